@@ -1,0 +1,74 @@
+/** What the SMMU needs from its surroundings. It declares these ports; accel/, host/sim/ and machine/ implement them. */
+
+/** The four causes of an SMMU interrupt (IHI 0070 3.18). */
+export type InterruptLine = 'eventq' | 'gerror' | 'priq' | 'sync';
+
+/** Where interrupts go. Each call is one edge; what caused it (record and PROD, GERROR, CONS) is visible before it. */
+export interface InterruptPort {
+  /** Pulses a wired output. */
+  raise(line: InterruptLine): void;
+  /**
+   * Performs the 32-bit write of a message-signalled interrupt; the address is word aligned and truncated to OAS.
+   * @returns false if the write aborted, which the device reports as GERROR.MSI_*_ABT_ERR.
+   */
+  writeMsi(hi: number, lo: number, data: number): boolean;
+}
+
+/** What became of a batch of invalidations. */
+export const INVALIDATE = {
+  /** Nothing that the batch names can be used any more, by anyone. */
+  Complete: 0,
+  /** As Complete, but an endpoint did not answer an ATC_INV: the CMD_SYNC raises CERROR_ATC_INV_SYNC (4.7.3). */
+  AtcInvTimeout: 1,
+} as const;
+export type InvalidateStatus = (typeof INVALIDATE)[keyof typeof INVALIDATE];
+
+/**
+ * The invalidation commands consumed since the last CMD_SYNC, in order: four 32-bit words a command. The device owns
+ * and reuses the buffer, so a backend copies what it keeps.
+ */
+export interface CommandBatch {
+  readonly words: Uint32Array;
+  /** Number of commands. */
+  readonly count: number;
+}
+
+/** Who really moves the DMA of some streams: the accelerator. A device without one translates everything itself. */
+export interface StreamBackend {
+  /**
+   * The configuration of StreamIDs first..last (inclusive) may have changed: CFGI_STE*, CFGI_ALL, SMMUEN, GBPA,
+   * stream-table registers, reset. When this returns, these streams use what the guest's memory and registers now
+   * say, or are aborted if that could not be done. It does not throw.
+   */
+  streamsChanged(firstSid: number, lastSid: number): void;
+  /**
+   * Carries out TLBI_*, CFGI_CD* and ATC_INV commands at a CMD_SYNC (or when the batch is full). It does not throw:
+   * if the host refuses, the backend makes sure by other means that no stale translation survives.
+   */
+  invalidate(batch: CommandBatch): InvalidateStatus;
+  /** CR0.EVENTQEN or EVENTQ_BASE changed, or EVENTQ_CONS moved so that there may be room. It does not throw. */
+  eventQueueChanged(): void;
+}
+
+/** A backend for devices that have none of their streams elsewhere. */
+export const NO_BACKEND: StreamBackend = {
+  streamsChanged() {},
+  invalidate: () => INVALIDATE.Complete,
+  eventQueueChanged() {},
+};
+
+/** What {@link import('./smmu.ts').Smmu.recordEvent} did with a record (7.2.1). */
+export const EVENT = {
+  /** Written and published. */
+  Queued: 0,
+  /** The queue is full: the record was not written. The caller may keep it and try again, or count it as lost. */
+  Full: 1,
+  /** EVENTQEN=0: dropped. */
+  Disabled: 2,
+  /** EVENTQ_ABT_ERR is active, or this write aborted: dropped. */
+  Aborted: 3,
+} as const;
+export type EventStatus = (typeof EVENT)[keyof typeof EVENT];
+
+/** What the device says about its own work, for people. Names are QEMU's trace events where these exist. */
+export type Trace = (event: string, ...values: number[]) => void;

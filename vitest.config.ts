@@ -1,0 +1,11 @@
+import { defineConfig } from 'vitest/config';
+
+export default defineConfig({
+  test: {
+    include: ['test/**/*.test.ts'],
+    exclude: ['test/qemu/**', 'test/lab/**'],
+    pool: 'threads',
+    isolate: false,
+    testTimeout: 60_000,
+  },
+});
