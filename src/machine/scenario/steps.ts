@@ -1,0 +1,205 @@
+/** The actions that a scenario file can ask for: one table, from which files are checked and the docs are read. */
+
+import * as v from 'valibot';
+import { parseU64 } from '../../bits/u64.ts';
+
+/** A 64-bit number: a YAML integer (`0x1000`), or text where underscores help (`"0x8000_0000"`). */
+const u64 = v.pipe(
+  v.union([v.bigint(), v.string()], 'a number, such as 0x1000, is expected'),
+  v.rawTransform(({ dataset, addIssue, NEVER }) => {
+    const value = typeof dataset.value === 'bigint' ? dataset.value : parseU64(dataset.value);
+    if (value === undefined || value < 0n || value >= 1n << 64n) {
+      addIssue({ message: 'a number from 0 to 2^64 - 1 is expected' });
+      return NEVER;
+    }
+    return value;
+  }),
+);
+
+const integer = (min: number, max: number) =>
+  v.pipe(
+    v.bigint('a whole number is expected'),
+    v.check((n) => n >= BigInt(min) && n <= BigInt(max), `a number from ${min} to ${max} is expected`),
+    v.transform(Number),
+  );
+
+const text = v.string('text is expected');
+const flag = v.boolean('true or false is expected');
+const device = v.pipe(text, v.nonEmpty('the name of a device is expected'));
+const oneOf = <const T extends readonly string[]>(...names: T) =>
+  v.picklist(names, `one of ${names.join(', ')} is expected`);
+
+/** An event as the guest's driver read it; only what is given is compared. */
+export const expectedEvent = v.strictObject({
+  type: text,
+  device: v.optional(device),
+  iova: v.optional(u64),
+  access: v.optional(oneOf('read', 'write')),
+  stage: v.optional(integer(1, 2)),
+  ssid: v.optional(integer(0, 0xf_ffff)),
+});
+export type ExpectedEvent = v.InferOutput<typeof expectedEvent>;
+
+const probe = v.strictObject({
+  kdump: v.optional(flag, false),
+  /** log2 of the number of event queue entries. */
+  eventq: v.optional(integer(0, 19)),
+});
+const dma = v.strictObject({
+  device,
+  write: v.optional(u64),
+  read: v.optional(u64),
+  bytes: v.optional(integer(1, 1 << 20), 64n),
+  expect: v.optional(oneOf('ok', 'abort')),
+});
+const expectation = v.strictObject({
+  eventqen: v.optional(flag),
+  viommu: v.optional(flag),
+  /** `none`, or the depth of the vEVENTQ. */
+  veventq: v.optional(v.union([v.literal('none'), integer(1, 1 << 19)], '"none" or a depth is expected')),
+  /** All events that the guest has read since the last `expect` with `events`, in order. */
+  events: v.optional(v.array(expectedEvent)),
+  attached: v.optional(v.record(text, oneOf('translate', 'bypass', 'abort', 'none'))),
+  /** Host objects that exist, by kind; kinds that are not named are not compared. */
+  objects: v.optional(v.record(text, integer(0, 1 << 20))),
+  /** ioctls since the last `expect` with `ioctls`. */
+  ioctls: v.optional(integer(0, 1 << 30)),
+  overflow: v.optional(flag),
+  warnings: v.optional(integer(0, 1 << 20)),
+  /** Real guest only: text that must be in the guest kernel's log, or a regular expression between slashes. */
+  dmesg: v.optional(text),
+});
+export type Expectation = v.InferOutput<typeof expectation>;
+
+/** What each action takes. `short` names the field that stands alone: `plug: nic0` is `plug: { device: nic0 }`. */
+export const STEPS = {
+  plug: {
+    about: 'plugs a device, cold if the guest is not running yet',
+    guest: 'any',
+    short: 'device',
+    schema: v.strictObject({ device }),
+  },
+  unplug: { about: 'takes a device away', guest: 'any', short: 'device', schema: v.strictObject({ device }) },
+  reset: { about: 'system reset', guest: 'reference', short: undefined, schema: v.strictObject({}) },
+  probe: { about: "loads the guest's SMMU driver", guest: 'reference', short: undefined, schema: probe },
+  shutdown: {
+    about: "shuts the guest's driver down, as before a kexec",
+    guest: 'reference',
+    short: undefined,
+    schema: v.strictObject({}),
+  },
+  eventq: {
+    about: 'sets CR0.EVENTQEN by hand',
+    guest: 'reference',
+    short: 'on',
+    schema: v.strictObject({ on: flag }),
+  },
+  attach: {
+    about: 'gives a device its own translated domain (STE.Config = stage 1)',
+    guest: 'reference',
+    short: 'device',
+    schema: v.strictObject({ device }),
+  },
+  bypass: {
+    about: 'puts a device in the identity domain (STE.Config = bypass)',
+    guest: 'reference',
+    short: 'device',
+    schema: v.strictObject({ device }),
+  },
+  detach: {
+    about: 'takes a device out of its domain (STE.Config = abort)',
+    guest: 'reference',
+    short: 'device',
+    schema: v.strictObject({ device }),
+  },
+  map: {
+    about: 'maps fresh guest memory in the domain of a device',
+    guest: 'reference',
+    short: undefined,
+    schema: v.strictObject({
+      device,
+      iova: u64,
+      size: v.optional(u64, 0x1000n),
+      access: v.optional(oneOf('rw', 'r', 'w'), 'rw'),
+    }),
+  },
+  unmap: {
+    about: 'unmaps it again, with the invalidation',
+    guest: 'reference',
+    short: undefined,
+    schema: v.strictObject({ device, iova: u64, size: v.optional(u64, 0x1000n) }),
+  },
+  dma: { about: 'has the device read or write at an IOVA', guest: 'any', short: undefined, schema: dma },
+  boot: { about: 'starts the guest kernel', guest: 'qemu', short: undefined, schema: v.strictObject({}) },
+  reboot: { about: 'restarts the guest kernel', guest: 'qemu', short: undefined, schema: v.strictObject({}) },
+  run: {
+    about: 'runs a shell command in the guest',
+    guest: 'qemu',
+    short: 'command',
+    schema: v.strictObject({
+      command: text,
+      status: v.optional(integer(0, 255), 0n),
+      output: v.optional(text),
+    }),
+  },
+  storage: {
+    about:
+      'writes random data to an NVMe device in the guest, reads it back past the cache and compares checksums',
+    guest: 'qemu',
+    short: 'device',
+    schema: v.strictObject({ device, mib: v.optional(integer(1, 4096), 64n) }),
+  },
+  expect: {
+    about: 'compares what is with what should be',
+    guest: 'any',
+    short: undefined,
+    schema: expectation,
+  },
+} as const satisfies Record<string, StepRule>;
+
+interface StepRule {
+  readonly about: string;
+  readonly guest: 'any' | 'reference' | 'qemu';
+  readonly short: string | undefined;
+  readonly schema: v.GenericSchema;
+}
+
+export type StepName = keyof typeof STEPS;
+
+/** One step of a scenario: an action, what it takes, and where it stands in the file. */
+export type Step = {
+  [Name in StepName]: {
+    readonly action: Name;
+    readonly args: v.InferOutput<(typeof STEPS)[Name]['schema']>;
+    /** From 1. */
+    readonly line: number;
+  };
+}[StepName];
+
+/** The file around the steps. */
+export const SCENARIO = v.strictObject({
+  title: text,
+  about: v.optional(text),
+  guest: v.optional(oneOf('reference', 'qemu'), 'reference'),
+  host: v.optional(v.strictObject({ smmu: v.optional(oneOf('qemu', 'server'), 'qemu') }), {}),
+  devices: v.record(
+    v.pipe(
+      text,
+      v.regex(/^[a-z][a-z0-9-]{0,30}$/, 'a name of lower-case letters, digits and dashes is expected'),
+    ),
+    v.strictObject({
+      function: v.optional(oneOf('dma-tester', 'nvme'), 'dma-tester'),
+      /** Where the guest sees it: bus:device.function, in hexadecimal. */
+      at: v.optional(
+        v.pipe(
+          text,
+          v.regex(/^[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$/, 'a PCI address such as "01:00.0" is expected'),
+        ),
+      ),
+    }),
+  ),
+  cases: v.pipe(
+    v.array(v.strictObject({ title: text, steps: v.array(v.unknown()) })),
+    v.minLength(1, 'at least one case is expected'),
+  ),
+});
