@@ -1,0 +1,114 @@
+#!/usr/bin/env node
+/** The command line. Each command loads its room only when it is asked for, so that the first line comes at once. */
+
+import { readFileSync } from 'node:fs';
+import { Command, CommanderError } from 'commander';
+import { EXIT, UsageError } from './exit.ts';
+
+interface PackageFile {
+  readonly version: string;
+}
+const packageFile = JSON.parse(
+  readFileSync(new URL('../../package.json', import.meta.url), 'utf8'),
+) as PackageFile;
+
+const program = new Command('vsmmu')
+  .description('An accelerated virtual Arm SMMUv3 that runs beside a VMM.')
+  .version(packageFile.version, '-V, --version')
+  .showHelpAfterError('Try "vsmmu --help".')
+  .exitOverride()
+  .configureHelp({ helpWidth: 80 })
+  .addHelpText(
+    'after',
+    `
+Exit codes: 0 fine, 1 failed, 2 usage, 3 not possible on this machine.
+
+Examples:
+  vsmmu run                                 the three cases, all embedded
+  vsmmu run scenarios/kdump.yaml -v         one scenario, every call shown
+  vsmmu run --guest qemu                    an unmodified Linux in QEMU
+  dmesg | vsmmu explain                     what happened, in sentences`,
+  );
+
+program
+  .command('run')
+  .description('run a scenario (default: the three orders of the mission)')
+  .argument('[scenario]', 'a scenario file, see docs/scenarios.md')
+  .option('--guest <guest>', 'reference or qemu')
+  .option('--host <host>', 'sim', 'sim')
+  .option('--json', 'one JSON object per line')
+  .option('-v, --verbose', 'every call to the host, every line of the guest')
+  .option('--qemu <path>', 'real guest: the QEMU to use (>= 10.1)')
+  .option('--kernel <path>', 'real guest: an arm64 kernel image')
+  .option('--initrd <path>', 'real guest: an initramfs instead of ours')
+  .option('--append <text>', 'real guest: more kernel command line')
+  .action(async (scenario: string | undefined, options: object) => {
+    const { run } = await import('./commands/run.ts');
+    process.exitCode = await run(scenario, options);
+  });
+
+program
+  .command('explain')
+  .description('event records, STEs, CDs, commands and whole dmesg text, in sentences')
+  .argument(
+    '[what...]',
+    'files or "-"; or the 64-bit words in hexadecimal with --event, --ste, --cd, --command',
+  )
+  .option('--event', 'the words of an event record (4)')
+  .option('--ste', 'the words of a Stream Table Entry (8)')
+  .option('--cd', 'the words of a Context Descriptor (8)')
+  .option('--command', 'the words of a command (2)')
+  .option('--json', 'one JSON object per line')
+  .action(async (what: string[], options: object) => {
+    const { explain } = await import('./commands/explain.ts');
+    process.exitCode = await explain(what, options);
+  });
+
+program
+  .command('conformance')
+  .description('replay test vectors against the model')
+  .argument('<file...>', 'JSON lines, plain or gzip')
+  .option('--json', 'one JSON object per line')
+  .action(async (files: string[], options: object) => {
+    const { conformance } = await import('./commands/conformance.ts');
+    process.exitCode = await conformance(files, options);
+  });
+
+const lab = program.command('lab').description('what a real guest needs: QEMU, an arm64 Linux, busybox');
+lab
+  .command('setup')
+  .description('fetch it from Debian packages into the cache folder')
+  .action(async () => {
+    const { labSetup } = await import('./commands/lab.ts');
+    process.exitCode = await labSetup();
+  });
+lab
+  .command('check')
+  .description('say what is there and what is missing')
+  .option('--json', 'as JSON')
+  .action(async (options: object) => {
+    const { labCheck } = await import('./commands/lab.ts');
+    process.exitCode = await labCheck(options);
+  });
+
+interface Coded {
+  readonly code: string;
+}
+const isCoded = (error: unknown): error is Error & Coded =>
+  error instanceof Error && typeof (error as Partial<Coded>).code === 'string';
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? EXIT.Fine : EXIT.Usage;
+  else if (isCoded(error)) {
+    process.stderr.write(`vsmmu: ${error.message}\n`);
+    process.exitCode = exitCodeOf(error);
+  } else throw error;
+}
+
+function exitCodeOf(error: Coded): number {
+  if (error instanceof UsageError || error.code === 'SCENARIO_INVALID') return EXIT.Usage;
+  if (error.code === 'UNSUPPORTED_HERE') return EXIT.NotPossibleHere;
+  return EXIT.Failed;
+}
