@@ -61,7 +61,7 @@ export const STE = {
   S2SL0_2: bits(194),
   S2DS: bits(195),
   S2TTB: address(247, 196),
-  PARTID: bits(319, 304),
+  PARTID: bits(287, 272),
   PMG: bits(327, 320),
   VMSPtr: address(375, 332),
 } as const;

@@ -63,7 +63,7 @@ const ARCHITECTURE: readonly Place[] = [
   ['S2SL0_2', 3, 2, 2],
   ['S2DS', 3, 3, 3],
   ['S2TTB', 3, 55, 4],
-  ['PARTID', 4, 63, 48],
+  ['PARTID', 4, 31, 16],
   ['PMG', 5, 7, 0],
   ['VMSPtr', 5, 55, 12],
 ];
