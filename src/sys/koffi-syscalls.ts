@@ -205,14 +205,14 @@ let loaded: Promise<Syscalls> | undefined;
 async function load(): Promise<Syscalls> {
   if (process.platform !== 'linux')
     throw new UnsupportedHere(
-      'NOT_LINUX',
+      'linux',
       `This needs Linux; the platform here is ${process.platform}`,
       'The embedded guest and host (`vsmmu run --guest reference --host sim`) run everywhere.',
     );
   // Structure layouts and constants in this folder were checked for these two only.
   if (process.arch !== 'x64' && process.arch !== 'arm64')
     throw new UnsupportedHere(
-      'UNKNOWN_CPU',
+      'known-cpu',
       `This needs an x86-64 or arm64 machine; the one here is ${process.arch}`,
       'The embedded guest and host (`vsmmu run --guest reference --host sim`) run everywhere.',
     );
@@ -221,7 +221,7 @@ async function load(): Promise<Syscalls> {
     koffi = await import('koffi');
   } catch (cause) {
     throw new UnsupportedHere(
-      'NO_KOFFI',
+      'koffi',
       'The optional package koffi, through which system calls are made, cannot be loaded',
       'Install it with `npm install koffi` (npm leaves it out with --omit=optional).',
       cause,

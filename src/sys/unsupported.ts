@@ -1,17 +1,19 @@
-/** Something that this machine cannot do at all; the command line ends with exit code 3 and prints the hint. */
+/** Something that this machine cannot do at all; the command line ends with exit code 3 and prints why. */
 
-/** Stable codes of {@link UnsupportedHere}. */
-export type UnsupportedCode = 'NOT_LINUX' | 'UNKNOWN_CPU' | 'NO_KOFFI';
+/** What is missing. */
+export type Missing = 'linux' | 'known-cpu' | 'koffi';
 
 export class UnsupportedHere extends Error {
   override readonly name = 'UnsupportedHere';
-  readonly code: UnsupportedCode;
+  /** The same for everything that cannot be done here. */
+  readonly code = 'UNSUPPORTED_HERE';
+  readonly missing: Missing;
   /** What would change it. */
   readonly hint: string;
 
-  constructor(code: UnsupportedCode, message: string, hint: string, cause?: unknown) {
+  constructor(missing: Missing, message: string, hint: string, cause?: unknown) {
     super(`${message}. ${hint}`, cause === undefined ? {} : { cause });
-    this.code = code;
+    this.missing = missing;
     this.hint = hint;
   }
 }
