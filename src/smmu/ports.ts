@@ -46,8 +46,17 @@ export interface StreamBackend {
    * if the host refuses, the backend makes sure by other means that no stale translation survives.
    */
   invalidate(batch: CommandBatch): InvalidateStatus;
-  /** CR0.EVENTQEN or EVENTQ_BASE changed, or EVENTQ_CONS moved so that there may be room. It does not throw. */
+  /**
+   * CR0.EVENTQEN or EVENTQ_BASE changed; or there is room again after somebody met a queue that took no record (the
+   * guest moved EVENTQ_CONS, or acknowledged EVENTQ_ABT_ERR). It does not throw.
+   */
   eventQueueChanged(): void;
+}
+
+/** Where CMD_PRI_RESP goes: the endpoints that sent page requests (4.5.2). Ignored without one. */
+export interface PageResponsePort {
+  /** @param response a value of PRI_RESP in spec/commands.ts. */
+  respond(sid: number, ssv: boolean, ssid: number, prgIndex: number, response: number): void;
 }
 
 /** A backend for devices that have none of their streams elsewhere. */

@@ -1,0 +1,351 @@
+/**
+ * The SMMUv3: registers, queues, interrupts and translation put together. It does not know whose memory this is, who
+ * takes its interrupts or who moves the DMA; those are its ports.
+ */
+
+import type { Memory } from '../memory/memory.ts';
+import { EVENT_RECORD, EVENT_TYPE } from '../spec/events.ts';
+import { MAX_LOG2_QUEUE_SIZE } from '../spec/queues.ts';
+import { CR0, EVENTQ_PROD, GBPA, GERROR, IDR1, INTERFACE_SIZE, OFFSET } from '../spec/registers.ts';
+import { CommandQueue, type CommandTarget } from './command-queue.ts';
+import { EventQueue } from './event-queue.ts';
+import { maxStreamId, outputAddressBits, type IdRegisters } from './identification.ts';
+import { Interrupts } from './interrupts.ts';
+import {
+  EVENT,
+  NO_BACKEND,
+  type EventStatus,
+  type InterruptPort,
+  type PageResponsePort,
+  type StreamBackend,
+  type Trace,
+} from './ports.ts';
+import { Queue } from './queue.ts';
+import { RegisterFile, wordOf } from './register-file.ts';
+import type { Outcome, Transaction, Translation } from './transaction.ts';
+import { Translator } from './translator.ts';
+
+const CR0_WORD = wordOf(OFFSET.CR0);
+const CR0ACK_WORD = wordOf(OFFSET.CR0ACK);
+const GBPA_WORD = wordOf(OFFSET.GBPA);
+const IRQ_CTRL_WORD = wordOf(OFFSET.IRQ_CTRL);
+const SMMUEN = CR0.SMMUEN.inPlace;
+const CMDQEN = CR0.CMDQEN.inPlace;
+const EVENTQEN = CR0.EVENTQEN.inPlace;
+const CMDQ_ERR = GERROR.CMDQ_ERR.inPlace;
+
+/** Commands that one register write carries out itself before it hands the rest to `defer`. */
+export const COMMANDS_PER_DOORBELL = 1024;
+
+export interface SmmuOptions {
+  readonly ids: IdRegisters;
+  readonly memory: Memory;
+  readonly interrupts: InterruptPort;
+  /** Who moves the DMA of streams that the device does not translate itself; nobody if absent. */
+  readonly backend?: StreamBackend;
+  /** Takes the answers of CMD_PRI_RESP. */
+  readonly responses?: PageResponsePort;
+  /**
+   * Asked to call {@link Smmu.run} soon, and again while it returns true. Without it a register write carries out all
+   * the commands that are there.
+   */
+  readonly defer?: () => void;
+  readonly trace?: Trace;
+}
+
+/** What a translator that can stall transactions has besides; each is called only if it is there. */
+interface StallHooks extends CommandTarget {
+  /** SMMUEN became 0: stalled transactions are terminated with an abort (6.3.9.6). */
+  smmuDisabled?(): void;
+  /** The event queue takes records again: those of stalled transactions were kept (7.2.1). */
+  eventQueueWritable?(): void;
+}
+
+export class Smmu {
+  readonly ids: IdRegisters;
+  /** Page 0, word by word: `registers[offset >>> 2]`. */
+  readonly registers: Uint32Array;
+  /** Page 1; PROD and CONS of the event and PRI queues are here, at their offsets inside the page. */
+  readonly page1: Uint32Array;
+  /** High word of the last 8-byte {@link read}. */
+  readHi = 0;
+  readonly #file: RegisterFile;
+  readonly #interrupts: Interrupts;
+  readonly #events: EventQueue;
+  readonly #commands: CommandQueue;
+  readonly #priq: Queue;
+  readonly #translator: Translator;
+  readonly #hooks: StallHooks;
+  readonly #backend: StreamBackend;
+  readonly #defer: (() => void) | undefined;
+  readonly #trace: Trace | undefined;
+  readonly #maxSid: number;
+  /** `defer` was called, and {@link run} was not yet. */
+  #deferred = false;
+
+  constructor(options: SmmuOptions) {
+    const { ids, memory, trace } = options;
+    this.ids = ids;
+    this.#maxSid = maxStreamId(ids);
+    this.#backend = options.backend ?? NO_BACKEND;
+    this.#defer = options.defer;
+    this.#trace = trace;
+    this.#file = new RegisterFile(ids);
+    this.registers = this.#file.page0;
+    this.page1 = this.#file.page1;
+    this.#interrupts = new Interrupts(ids, this.registers, options.interrupts, trace);
+    this.#events = new EventQueue(ids, this.#file, memory, this.#interrupts, trace);
+    this.#translator = new Translator(ids, this.registers, memory, (words) => this.#recordOwn(words), trace);
+    this.#hooks = this.#translator;
+    this.#commands = new CommandQueue(
+      ids,
+      this.registers,
+      memory,
+      this.#interrupts,
+      this.#backend,
+      this.#hooks,
+      options.responses,
+      trace,
+    );
+    this.#priq = new Queue(4, IDR1.PRIQS.of(ids.IDR1), outputAddressBits(ids));
+    this.#rebasePriq();
+  }
+
+  get smmuEnabled(): boolean {
+    return (this.registers[CR0_WORD] & SMMUEN) !== 0;
+  }
+
+  get cmdqEnabled(): boolean {
+    return (this.registers[CR0_WORD] & CMDQEN) !== 0;
+  }
+
+  get eventqEnabled(): boolean {
+    return this.#events.enabled;
+  }
+
+  /** Effective log2 of the number of event records: EVENTQ_BASE.LOG2SIZE, at most IDR1.EVENTQS. */
+  get eventqLog2Size(): number {
+    return this.#events.log2Size;
+  }
+
+  /** What happens to all traffic while SMMUEN=0: abort, or else bypass (6.3.14). */
+  get gbpaAbort(): boolean {
+    return (this.registers[GBPA_WORD] & GBPA.ABORT.inPlace) !== 0;
+  }
+
+  /**
+   * Reads a register. Where nothing is, and for offsets or sizes that no register has, the value is 0 (6.2).
+   * @returns the low word; the high word of an 8-byte read is in `readHi`.
+   */
+  read(offset: number, size: number): number {
+    this.readHi = 0;
+    if (!accessible(offset, size)) return 0;
+    const lo = this.#file.load(offset);
+    if (size === 8) this.readHi = this.#file.load(offset + 4);
+    if (this.#trace !== undefined) this.#trace('smmuv3_read_mmio', offset, lo, this.readHi, size);
+    return lo;
+  }
+
+  /**
+   * Writes a register. What the architecture says is ignored changes nothing. Everything that the write sets off has
+   * happened when this returns, except commands left to `defer`.
+   */
+  write(offset: number, size: number, hi: number, lo: number): void {
+    if (!accessible(offset, size)) return;
+    if (this.#trace !== undefined) this.#trace('smmuv3_write_mmio', offset, lo >>> 0, hi >>> 0, size);
+    const low = this.#file.store(offset, lo);
+    const high = size === 8 && this.#file.store(offset + 4, hi);
+    if (low) this.#written(offset);
+    // A queue that moved, moved once. 6.2: an 8-byte write over two 32-bit registers may write both.
+    if (high && !(low && isQueueBase(offset))) this.#written(offset + 4);
+  }
+
+  /**
+   * Goes on with queued commands.
+   * @param budget how many at most.
+   * @returns whether any is left; then call again.
+   */
+  run(budget = COMMANDS_PER_DOORBELL): boolean {
+    this.#deferred = false;
+    const more = this.#commands.run(budget);
+    this.#deferred = more && this.#defer !== undefined;
+    return more;
+  }
+
+  /**
+   * Writes an event record of eight words to the guest's event queue, and signals it if the queue was empty. The
+   * record is taken as it is: who calls this has put in the guest's StreamID.
+   */
+  recordEvent(words: Uint32Array): EventStatus {
+    return this.#events.record(words);
+  }
+
+  /** Tells the guest that records were lost for want of room: OVFLG toggles if it equals OVACKFLG (7.4). */
+  eventsLost(): void {
+    this.#events.overflowed();
+  }
+
+  /**
+   * Records that the guest's event queue takes now; 0 also while it is disabled or an abort is unacknowledged. After a
+   * 0, `eventQueueChanged` tells when there is room.
+   */
+  eventQueueSpace(): number {
+    return this.#events.space();
+  }
+
+  /** Translates one transaction of an endpoint that the device serves itself. */
+  translate(transaction: Transaction, result: Translation): Outcome {
+    return this.#translator.translate(transaction, result);
+  }
+
+  /**
+   * Reads the STE of a stream from memory, past all caches, and records nothing.
+   * @param into 16 words.
+   * @returns 0 if it is there and legal, else the EventType that using it would raise.
+   */
+  lookupSte(sid: number, into: Uint32Array): number {
+    return this.#translator.lookupSte(sid, into);
+  }
+
+  /** Back to the state after power-on. The backend is told that all streams and the event queue have changed. */
+  reset(): void {
+    this.#file.reset();
+    this.#translator.reset();
+    this.#commands.reset();
+    this.#events.rebase();
+    this.#rebasePriq();
+    this.#deferred = false;
+    this.#backend.streamsChanged(0, this.#maxSid);
+    this.#backend.eventQueueChanged();
+  }
+
+  /** What a stored write sets off. `offset` is that of the word. */
+  #written(offset: number): void {
+    switch (offset) {
+      case OFFSET.CR0:
+        this.#updateCr0();
+        break;
+      case OFFSET.GBPA:
+        if (!this.smmuEnabled) this.#backend.streamsChanged(0, this.#maxSid);
+        break;
+      case OFFSET.IRQ_CTRL:
+        this.registers[IRQ_CTRL_WORD + 1] = this.registers[IRQ_CTRL_WORD];
+        break;
+      case OFFSET.GERRORN:
+        if (this.#trace !== undefined)
+          this.#trace(
+            'smmuv3_write_gerrorn',
+            this.registers[wordOf(OFFSET.GERRORN)],
+            this.#interrupts.active,
+          );
+        // 7.1: acknowledging CMDQ_ERR is enough to go on, from CONS and with a new fetch.
+        if ((this.#interrupts.active & CMDQ_ERR) === 0) this.#doorbell();
+        this.#lookForRoom();
+        break;
+      case OFFSET.CMDQ_BASE:
+      case OFFSET.CMDQ_BASE + 4:
+        this.#commands.rebase();
+        break;
+      case OFFSET.CMDQ_CONS:
+        this.#commands.truncate();
+        break;
+      case OFFSET.CMDQ_PROD:
+        this.#doorbell();
+        break;
+      case OFFSET.EVENTQ_BASE:
+      case OFFSET.EVENTQ_BASE + 4:
+        this.#events.rebase();
+        this.#backend.eventQueueChanged();
+        break;
+      case OFFSET.PRIQ_BASE:
+      case OFFSET.PRIQ_BASE + 4:
+        this.#rebasePriq();
+        break;
+      case OFFSET.EVENTQ_PROD:
+      case OFFSET.EVENTQ_PROD & 0xffff:
+        this.#events.truncate();
+        break;
+      case OFFSET.EVENTQ_CONS:
+      case OFFSET.EVENTQ_CONS & 0xffff:
+        this.#lookForRoom();
+        break;
+      case OFFSET.PRIQ_PROD:
+      case OFFSET.PRIQ_PROD & 0xffff:
+        this.#truncatePriq();
+        break;
+      default:
+    }
+  }
+
+  /** 6.3.9: the Update is complete, with all its side effects, when the write returns. CR0ACK still has the old value. */
+  #updateCr0(): void {
+    const value = this.registers[CR0_WORD];
+    const changed = value ^ this.registers[CR0ACK_WORD];
+    this.registers[CR0ACK_WORD] = value;
+    if ((changed & SMMUEN) !== 0) {
+      if ((value & SMMUEN) === 0) this.#hooks.smmuDisabled?.();
+      this.#backend.streamsChanged(0, this.#maxSid);
+    }
+    if ((changed & EVENTQEN) !== 0) {
+      if ((value & EVENTQEN) !== 0) this.#hooks.eventQueueWritable?.();
+      this.#backend.eventQueueChanged();
+    }
+    if ((changed & value & CMDQEN) !== 0) this.#doorbell();
+  }
+
+  #doorbell(): void {
+    if (this.#deferred) return;
+    if (this.#defer === undefined) {
+      // Twice the largest queue: bounded even if a guest inside our process adds commands from an interrupt.
+      this.#commands.run(2 ** (MAX_LOG2_QUEUE_SIZE + 1));
+      return;
+    }
+    if (!this.#commands.run(COMMANDS_PER_DOORBELL)) return;
+    this.#deferred = true;
+    this.#defer();
+  }
+
+  /** The event queue may take records again: tells those who met it full. */
+  #lookForRoom(): void {
+    if (!this.#events.roomAppeared()) return;
+    this.#hooks.eventQueueWritable?.();
+    this.#backend.eventQueueChanged();
+  }
+
+  /** Records an event of the translator; a lost one shows as overflow, a stalled transaction's is kept by its owner. */
+  #recordOwn(words: Uint32Array): EventStatus {
+    const status = this.#events.record(words);
+    if (status === EVENT.Full && !isStall(words)) this.#events.overflowed();
+    return status;
+  }
+
+  #rebasePriq(): void {
+    this.#priq.rebase(this.registers, wordOf(OFFSET.PRIQ_BASE));
+    this.#truncatePriq();
+  }
+
+  /** 6.3.97: bits of the index that the SMMU owns read as zero above its wrap flag. */
+  #truncatePriq(): void {
+    this.page1[wordOf(OFFSET.PRIQ_PROD)] &= EVENTQ_PROD.OVFLG.inPlace | this.#priq.pointerMask;
+  }
+}
+
+function accessible(offset: number, size: number): boolean {
+  return (
+    (size === 4 || size === 8) &&
+    Number.isInteger(offset) &&
+    offset >= 0 &&
+    offset + size <= INTERFACE_SIZE &&
+    offset % size === 0
+  );
+}
+
+const isQueueBase = (offset: number): boolean =>
+  offset === OFFSET.CMDQ_BASE || offset === OFFSET.EVENTQ_BASE || offset === OFFSET.PRIQ_BASE;
+
+function isStall(words: Uint32Array): boolean {
+  const type = EVENT_RECORD.EventID.get(words);
+  return (
+    type >= EVENT_TYPE.F_TRANSLATION && type <= EVENT_TYPE.F_PERMISSION && EVENT_RECORD.Stall.get(words) === 1
+  );
+}
