@@ -31,10 +31,10 @@ export class Hwpt {
    * @param ste the two 64-bit words as four 32-bit words, low half first.
    * @throws HostError EIO if the kernel does not accept them, EINVAL if the device is behind another SMMU.
    */
-  static allocNested(iommufd: Iommufd, deviceId: number, viommuId: number, ste: Uint32Array): Hwpt {
+  static allocNested(iommufd: Iommufd, deviceId: number, viommuId: number, ste: readonly number[]): Hwpt {
     const data = iommufd.scratch.bytes;
     const words = new DataView(data.buffer, data.byteOffset);
-    for (let i = 0; i < 4; i++) words.setUint32(4 * i, ste[i]!, true);
+    for (let i = 0; i < 4; i++) words.setUint32(4 * i, ste[i], true);
     const { out_hwpt_id } = iommufd.caller.ioctl(iommufd.fd, IOMMU_HWPT_ALLOC, {
       dev_id: deviceId,
       pt_id: viommuId,

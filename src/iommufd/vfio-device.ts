@@ -1,7 +1,7 @@
 import { HostError } from './errors.ts';
 import type { Caller } from './call.ts';
 import type { Iommufd } from './iommufd.ts';
-import type { Errno, Fd } from './kernel.ts';
+import type { Fd } from './kernel.ts';
 import {
   VFIO_DEVICE_ATTACH_IOMMUFD_PT,
   VFIO_DEVICE_BIND_IOMMUFD,
@@ -115,12 +115,12 @@ export class VfioDevice {
   }
 
   /** Reads a region. @returns bytes, or a negative errno. */
-  read(region: RegionInfo, offset: number, into: Uint8Array): number | Errno {
+  read(region: RegionInfo, offset: number, into: Uint8Array): number {
     return this.#caller.kernel.pread(this.fd, into, region.offset + offset);
   }
 
   /** Writes a region. @returns bytes, or a negative errno. */
-  write(region: RegionInfo, offset: number, from: Uint8Array): number | Errno {
+  write(region: RegionInfo, offset: number, from: Uint8Array): number {
     return this.#caller.kernel.pwrite(this.fd, from, region.offset + offset);
   }
 

@@ -76,6 +76,11 @@ export class Viommu {
   /** @throws HostError EBUSY while a nested table, a vDEVICE or a vEVENTQ is on it. */
   destroy(): void {
     this.#iommufd.destroy(this.id);
+    this.release();
+  }
+
+  /** Gives up what this side holds, once the vIOMMU is gone. {@link destroy} does it by itself. */
+  release(): void {
     this.#memory.release();
   }
 }

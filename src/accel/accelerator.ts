@@ -1,0 +1,389 @@
+/**
+ * Moves the DMA of plugged devices as a guest's SMMU says. All it does follows from one rule: what should exist on the
+ * host is a function of what the guest can see, and reconcile brings it about, whatever happened and in whatever order.
+ */
+
+import type { Call } from '../iommufd/call.ts';
+import { HostError } from '../iommufd/errors.ts';
+import { getHostInfo } from '../iommufd/host-info.ts';
+import { VfioDevice } from '../iommufd/vfio-device.ts';
+import type { IdRegisters } from '../smmu/identification.ts';
+import type { CommandBatch, InvalidateStatus, StreamBackend } from '../smmu/ports.ts';
+import { EVENTQ_BASE, IDR0, IDR1, IDR3, IDR5, OFFSET } from '../spec/registers.ts';
+import { STE_WORDS } from '../spec/ste.ts';
+import { Actual, ActualStream, type Concern } from './actual.ts';
+import type { AddressSpace } from './address-space.ts';
+import { requireCompatible } from './compatibility.ts';
+import { desired, type Desired, type GuestState, type SteLimits } from './desired.ts';
+import { EventBridge, type EventCounters, type EventSink } from './event-bridge.ts';
+import { Invalidator, type InvalidationCounters } from './invalidation.ts';
+import { reconcile } from './reconcile.ts';
+import { queueMoment, reportQueue, type QueueReport, type ReconcileReport } from './report.ts';
+
+/** The SMMU that the guest sees, as far as the accelerator needs it. {@link import('../smmu/smmu.ts').Smmu} is one. */
+export interface GuestSmmu extends EventSink {
+  readonly smmuEnabled: boolean;
+  readonly gbpaAbort: boolean;
+  readonly eventqEnabled: boolean;
+  /** Effective log2 of the entries of the event queue. */
+  readonly eventqLog2Size: number;
+  /** Page 0, word by word. */
+  readonly registers: Uint32Array;
+  /** @returns 0 if the STE is valid, else the EventType that using it would raise. */
+  lookupSte(sid: number, into: Uint32Array): number;
+}
+
+export interface AcceleratorOptions {
+  /** Guest RAM on the host; shared by the accelerators of a machine. */
+  readonly space: AddressSpace;
+  /** What the guest is told; true on every host device that is plugged. */
+  readonly ids: IdRegisters;
+  /** Told of every reconcile after it is done. */
+  readonly observer?: (report: ReconcileReport) => void;
+}
+
+export interface PlugRequest {
+  readonly name: string;
+  /** VFIO device file. */
+  readonly path: string;
+  /** The guest's StreamID; undefined while the guest has given the device no place on a bus. */
+  readonly sid?: number | undefined;
+}
+
+export type Attached = 'translate' | 'bypass' | 'abort' | 'none';
+
+export interface DeviceState {
+  readonly name: string;
+  /** StreamID and id of its vDEVICE, if it has one. */
+  readonly vsid: number | undefined;
+  readonly vdevice: number | undefined;
+  /** What it is attached to; `none` is detached, all DMA blocked. */
+  readonly attached: Attached;
+  readonly hwpt: number | undefined;
+  /** What it should be attached to, and why. */
+  readonly wanted: Attached;
+  readonly why: string;
+  /**
+   * EventType that the guest would see on real hardware if the device did DMA now, and that the host keeps from us: it
+   * aborts without an event. 0 if there is none.
+   */
+  readonly silentEvent: number;
+  readonly failure: HostError | undefined;
+}
+
+export interface AcceleratorState {
+  readonly eventqEnabled: boolean;
+  readonly viommu: number | undefined;
+  readonly veventq: { readonly id: number; readonly depth: number; readonly paused: boolean } | undefined;
+  /** What last became of the vEVENTQ, and why. */
+  readonly queue: QueueReport;
+  readonly devices: readonly DeviceState[];
+  readonly failures: ReadonlyMap<Concern, HostError>;
+  readonly events: Readonly<EventCounters>;
+  readonly invalidations: Readonly<InvalidationCounters>;
+}
+
+/** A plugged device, with the STE as the SMMU has it cached: read again only when the guest says that it changed. */
+interface Plugged {
+  readonly name: string;
+  sid: number | undefined;
+  readonly ste: Uint32Array;
+  /** As {@link GuestSmmu.lookupSte} answered; undefined if it must be read. */
+  steStatus: number | undefined;
+}
+
+const EVENTQ_BASE_WORD = OFFSET.EVENTQ_BASE >>> 2;
+
+export class Accelerator implements StreamBackend {
+  readonly #space: AddressSpace;
+  readonly #ids: IdRegisters;
+  readonly #observer: ((report: ReconcileReport) => void) | undefined;
+  readonly #plugged = new Map<string, Plugged>();
+  readonly #actual: Actual;
+  readonly #bridge: EventBridge;
+  readonly #invalidator: Invalidator;
+  #smmu: GuestSmmu | undefined;
+  #desired: Desired = { viommu: false, veventq: undefined, streams: [] };
+  #queue: QueueReport = { change: 'absent', why: 'Not allocated: EVENTQEN=0, and no device is plugged.' };
+  #eventqEnabled = false;
+  /** Calls made since the cause began, while someone wants to know. */
+  #calls: Call[] = [];
+  #running = false;
+  #again = false;
+
+  constructor({ space, ids, observer }: AcceleratorOptions) {
+    this.#space = space;
+    this.#ids = ids;
+    this.#observer = observer;
+    this.#bridge = new EventBridge({
+      recordEvent: (words) => this.#guest.recordEvent(words),
+      eventQueueSpace: () => this.#guest.eventQueueSpace(),
+      eventsLost: () => this.#guest.eventsLost(),
+    });
+    this.#actual = new Actual(space, this.#bridge);
+    const limits = {
+      ril: IDR3.RIL.of(ids.IDR3) !== 0,
+      ds: IDR5.DS.of(ids.IDR5) !== 0,
+      asid16: IDR0.ASID16.of(ids.IDR0) !== 0,
+      ats: IDR0.ATS.of(ids.IDR0) !== 0,
+      substreams: IDR1.SSIDSIZE.of(ids.IDR1) !== 0,
+    };
+    this.#invalidator = new Invalidator(this.#actual, limits, () => {
+      this.#actual.flushAll = true;
+      this.#run('the host could not invalidate');
+    });
+  }
+
+  /** Joins the accelerator and the SMMU that has it as backend; once, before anything else. */
+  connect(smmu: GuestSmmu): void {
+    this.#smmu = smmu;
+  }
+
+  get #guest(): GuestSmmu {
+    if (this.#smmu === undefined) throw new Error('The accelerator is not connected to an SMMU');
+    return this.#smmu;
+  }
+
+  /**
+   * Takes a device from the host and puts it behind the guest's SMMU. When this returns its DMA goes where the guest's
+   * registers and stream table say.
+   * @returns the device, for its regions and interrupts.
+   * @throws HostError if it cannot be served; nothing is left of the attempt, and it may be made again.
+   */
+  plug({ name, path, sid }: PlugRequest): VfioDevice {
+    if (this.#plugged.has(name)) throw new Error(`A device "${name}" is plugged already`);
+    this.#begin();
+    let stream: ActualStream;
+    try {
+      stream = this.#bind(name, path);
+    } catch (error) {
+      this.#run(`plug ${name}, undone`);
+      throw error;
+    }
+    this.#actual.streams.set(name, stream);
+    this.#plugged.set(name, { name, sid, ste: new Uint32Array(STE_WORDS), steStatus: undefined });
+    this.#run(`plug ${name}`);
+    const refusal = this.#refusal(stream);
+    if (refusal === undefined) return stream.vfio;
+    this.#plugged.delete(name);
+    this.#run(`plug ${name}, undone`);
+    throw refusal;
+  }
+
+  /** Gives a device back to the host; harmless if there is none of that name. */
+  unplug(name: string): void {
+    if (this.#plugged.delete(name)) this.#run(`unplug ${name}`);
+  }
+
+  /** The guest gave a device another StreamID, or none. */
+  setSid(name: string, sid: number | undefined): void {
+    const plugged = this.#plugged.get(name);
+    if (plugged === undefined || plugged.sid === sid) return;
+    plugged.sid = sid;
+    plugged.steStatus = undefined;
+    this.#run(`${name} has ${sid === undefined ? 'no StreamID' : `StreamID 0x${sid.toString(16)}`}`);
+  }
+
+  /** The machine was reset, and the SMMU with it: nothing of the last guest may be left in the caches of the host. */
+  reset(): void {
+    if (this.#actual.viommu === undefined) return;
+    this.#actual.flushAll = true;
+    this.#run('reset');
+  }
+
+  /** Tries again what the host refused. */
+  retry(): void {
+    if (this.#actual.failures.size > 0) this.#run('retry');
+  }
+
+  /** Adds guest RAM. @throws RangeError @throws HostError See {@link AddressSpace.addRam}. */
+  addRam(gpa: number, bytes: Uint8Array, writable = true): void {
+    this.#space.addRam(gpa, bytes, writable);
+  }
+
+  /** The VFIO device of a plugged device. */
+  device(name: string): VfioDevice | undefined {
+    return this.#actual.streams.get(name)?.vfio;
+  }
+
+  /** Delivered events by StreamID. */
+  get eventsBySid(): ReadonlyMap<number, number> {
+    return this.#bridge.bySid;
+  }
+
+  streamsChanged(firstSid: number, lastSid: number): void {
+    let any = false;
+    for (const plugged of this.#plugged.values()) {
+      const { sid } = plugged;
+      if (sid !== undefined && (sid < firstSid || sid > lastSid)) continue;
+      plugged.steStatus = undefined;
+      any = true;
+    }
+    if (any) this.#run(`streams 0x${firstSid.toString(16)}..0x${lastSid.toString(16)} changed`);
+  }
+
+  invalidate(batch: CommandBatch): InvalidateStatus {
+    return this.#invalidator.invalidate(batch);
+  }
+
+  eventQueueChanged(): void {
+    if (this.#queueIsRight()) {
+      this.#bridge.resume();
+      return;
+    }
+    const enabled = this.#guest.eventqEnabled;
+    const from = this.#eventqEnabled ? 1 : 0;
+    const to = enabled ? 1 : 0;
+    this.#run(from === to ? 'the event queue changed' : `EVENTQEN ${from} -> ${to}`);
+  }
+
+  /** Everything about the host side, for display. */
+  get state(): AcceleratorState {
+    const actual = this.#actual;
+    const { queue } = actual;
+    return {
+      eventqEnabled: this.#smmu?.eventqEnabled ?? false,
+      viommu: actual.viommu?.id,
+      veventq: queue && { id: queue.veventq.id, depth: queue.veventq.depth, paused: this.#bridge.paused },
+      queue: this.#queue,
+      devices: this.#desired.streams.map(({ name, target, why, event }) => {
+        const stream = actual.streams.get(name);
+        return {
+          name,
+          vsid: stream?.vdevice?.vsid,
+          vdevice: stream?.vdevice?.id,
+          attached: stream?.table?.target.kind ?? 'none',
+          hwpt: stream?.table?.hwpt.id,
+          wanted: target.kind,
+          why,
+          silentEvent: event,
+          failure: actual.failures.get(`device ${name}`),
+        };
+      }),
+      failures: actual.failures,
+      events: this.#bridge.counters,
+      invalidations: this.#invalidator.counters,
+    };
+  }
+
+  /** Opens and binds a device, and makes sure that it fits the guest. On failure nothing is left of it. */
+  #bind(name: string, path: string): ActualStream {
+    const iommufd = this.#space.open(this.#actual);
+    const vfio = VfioDevice.open(iommufd.caller, path);
+    try {
+      vfio.bind(iommufd);
+      const host = getHostInfo(iommufd, vfio.devid);
+      requireCompatible(this.#ids, host);
+      return new ActualStream(name, vfio, host);
+    } catch (error) {
+      vfio.close();
+      throw error;
+    }
+  }
+
+  /** Why a device cannot be served at all, if so. A stream that is merely parked is served, and tried again. */
+  #refusal(stream: ActualStream): HostError | undefined {
+    const { failures } = this.#actual;
+    const wanted = this.#desired.streams.find(({ name }) => name === stream.name);
+    if (stream.table !== undefined && stream.vdevice?.vsid === wanted?.vsid) return undefined;
+    return (
+      failures.get(`device ${stream.name}`) ??
+      failures.get('foundation') ??
+      new HostError('EIO', 'plug', 'the host has no place for the device.')
+    );
+  }
+
+  /** The vEVENTQ is as it should be. Called for each record that the guest consumes. */
+  #queueIsRight(): boolean {
+    const guest = this.#guest;
+    const wanted = guest.eventqEnabled && this.#plugged.size > 0;
+    if (guest.eventqEnabled !== this.#eventqEnabled) return false;
+    const { queue } = this.#actual;
+    if (queue === undefined || !wanted) return queue === undefined && !wanted;
+    const { registers } = guest;
+    return (
+      queue.wanted.log2Size === guest.eventqLog2Size &&
+      queue.wanted.baseHi === EVENTQ_BASE.ADDR.getHi(registers, EVENTQ_BASE_WORD) &&
+      queue.wanted.baseLo === EVENTQ_BASE.ADDR.getLo(registers, EVENTQ_BASE_WORD)
+    );
+  }
+
+  #guestState(): GuestState {
+    const { smmuEnabled, gbpaAbort, eventqEnabled, eventqLog2Size, registers } = this.#guest;
+    return {
+      smmuEnabled,
+      gbpaAbort,
+      eventqEnabled,
+      eventqLog2Size,
+      eventqBaseHi: EVENTQ_BASE.ADDR.getHi(registers, EVENTQ_BASE_WORD),
+      eventqBaseLo: EVENTQ_BASE.ADDR.getLo(registers, EVENTQ_BASE_WORD),
+    };
+  }
+
+  /** The STE as it was at the guest's last CFGI. One that was not valid is not cached, and read again. */
+  readonly #lookup = (sid: number, into: Uint32Array): number => {
+    for (const plugged of this.#plugged.values()) {
+      if (plugged.sid !== sid) continue;
+      if (plugged.steStatus !== 0) plugged.steStatus = this.#guest.lookupSte(sid, plugged.ste);
+      into.set(plugged.ste);
+      return plugged.steStatus;
+    }
+    return this.#guest.lookupSte(sid, into);
+  };
+
+  #steLimits(): SteLimits {
+    const [first] = this.#actual.streams.values();
+    const hostStalls = first !== undefined && IDR0.STALL_MODEL.of(first.host.idr[0]) === 0b00;
+    return {
+      ats: IDR0.ATS.of(this.#ids.IDR0) !== 0,
+      ssidSize: IDR1.SSIDSIZE.of(this.#ids.IDR1),
+      // A fault that the hardware stalls never reaches the guest, and nobody would answer it.
+      stallDisable: hostStalls ? 1 : 0,
+    };
+  }
+
+  /** Starts to collect the calls of one cause. */
+  #begin(): void {
+    this.#calls = [];
+    if (this.#observer !== undefined) this.#space.caller.observer = (call) => this.#calls.push(call);
+  }
+
+  /** Reconciles, and reports. Called again from inside itself it makes another round instead. */
+  #run(cause: string): void {
+    if (this.#running) {
+      this.#again = true;
+      return;
+    }
+    this.#running = true;
+    const before = queueMoment(this.#actual);
+    if (this.#space.caller.observer === undefined) this.#begin();
+    let guest = this.#guestState();
+    try {
+      do {
+        this.#again = false;
+        guest = this.#guestState();
+        this.#desired = desired(guest, [...this.#plugged.values()], this.#lookup, this.#steLimits());
+        reconcile(this.#actual, this.#desired);
+      } while (this.#again);
+    } finally {
+      this.#running = false;
+    }
+    this.#eventqEnabled = guest.eventqEnabled;
+    this.#queue = reportQueue(before, this.#actual, guest, this.#plugged.size);
+    this.#report(cause);
+  }
+
+  #report(cause: string): void {
+    this.#space.caller.observer = undefined;
+    const { viommu, queue, failures } = this.#actual;
+    this.#observer?.({
+      cause,
+      operations: this.#calls,
+      eventqEnabled: this.#eventqEnabled,
+      viommu: viommu?.id,
+      veventq: queue && { id: queue.veventq.id, depth: queue.veventq.depth },
+      queue: this.#queue,
+      failures: new Map(failures),
+    });
+  }
+}

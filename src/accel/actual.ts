@@ -1,0 +1,112 @@
+/** What exists on the host for one vSMMU. Only {@link import('./reconcile.ts')} changes it. */
+
+import type { HostError } from '../iommufd/errors.ts';
+import type { HostInfo } from '../iommufd/host-info.ts';
+import type { Hwpt } from '../iommufd/hwpt.ts';
+import type { Vdevice } from '../iommufd/vdevice.ts';
+import type { Veventq } from '../iommufd/veventq.ts';
+import type { VfioDevice } from '../iommufd/vfio-device.ts';
+import type { Viommu } from '../iommufd/viommu.ts';
+import type { AddressSpace } from './address-space.ts';
+import type { DesiredQueue, Target } from './desired.ts';
+
+/** A nested page table of the vIOMMU. Streams with the same target share one. */
+export interface NestedTable {
+  readonly target: Target;
+  readonly hwpt: Hwpt;
+}
+
+/** A bound device. */
+export class ActualStream {
+  readonly name: string;
+  readonly vfio: VfioDevice;
+  readonly host: HostInfo;
+  vdevice: Vdevice | undefined;
+  /** What it is attached to; undefined if it is detached, and all its DMA blocked. */
+  table: NestedTable | undefined;
+  /** The kernel notes a stream's vSID when it attaches a table: this is the one it noted, under which events come. */
+  notedVsid: number | undefined;
+  /** Its context descriptors may be cached from before: they must go before it translates. */
+  flush = true;
+
+  constructor(name: string, vfio: VfioDevice, host: HostInfo) {
+    this.name = name;
+    this.vfio = vfio;
+    this.host = host;
+  }
+}
+
+/** The vEVENTQ, and the guest queue that it was made for. */
+export interface ActualQueue {
+  readonly veventq: Veventq;
+  readonly wanted: DesiredQueue;
+}
+
+/** Who moves the records of the vEVENTQ. */
+export interface QueueReader {
+  open(veventq: Veventq): void;
+  /** Stops reading; counts what is left as discarded. The descriptor is closed afterwards. */
+  close(): void;
+}
+
+/** What a failure concerns: what all streams need, one of the shared parts, or `device` and its name. */
+export type Concern = 'foundation' | 'memory' | 'veventq' | 'flush' | 'teardown' | `device ${string}`;
+
+export class Actual {
+  readonly space: AddressSpace;
+  readonly reader: QueueReader;
+  readonly streams = new Map<string, ActualStream>();
+  /** The stage 2 that all streams share. */
+  parent: Hwpt | undefined;
+  viommu: Viommu | undefined;
+  readonly tables = new Map<string, NestedTable>();
+  queue: ActualQueue | undefined;
+  /** Erratum REPEAT_TLBI_CFGI of the physical SMMU: every invalidation has to be issued twice. */
+  repeatTlbiCfgi = false;
+  /** Stale stage-1 translations or CDs may be cached: all must go before any stream translates. */
+  flushAll = false;
+  /** Objects that nothing uses any more and that could not be destroyed yet. */
+  readonly retired: { destroy(): void }[] = [];
+  /** What the last reconcile could not do, by {@link Concern}. */
+  readonly failures = new Map<Concern, HostError>();
+  readonly #byVsid = new Map<number, ActualStream>();
+
+  constructor(space: AddressSpace, reader: QueueReader) {
+    this.space = space;
+    this.reader = reader;
+  }
+
+  /** The stream with a vDEVICE under this StreamID. */
+  streamOf(vsid: number): ActualStream | undefined {
+    return this.#byVsid.get(vsid);
+  }
+
+  /** Gives a stream a vDEVICE, or takes it away. */
+  setVdevice(stream: ActualStream, vdevice: Vdevice | undefined): void {
+    if (stream.vdevice !== undefined) this.#byVsid.delete(stream.vdevice.vsid);
+    if (vdevice !== undefined) this.#byVsid.set(vdevice.vsid, stream);
+    stream.vdevice = vdevice;
+  }
+
+  /** Nothing is left of this vSMMU but its bound devices. */
+  get bare(): boolean {
+    return (
+      this.queue === undefined &&
+      this.tables.size === 0 &&
+      this.viommu === undefined &&
+      this.parent === undefined &&
+      this.retired.length === 0
+    );
+  }
+
+  /** `/dev/iommu` is closed, and with it everything is gone. */
+  forget(): void {
+    this.viommu?.release();
+    this.queue = undefined;
+    this.tables.clear();
+    this.viommu = undefined;
+    this.parent = undefined;
+    this.retired.length = 0;
+    this.flushAll = false;
+  }
+}

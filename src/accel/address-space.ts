@@ -1,0 +1,129 @@
+/** Guest RAM as I/O address space of one `/dev/iommu`, shared by all vSMMUs of a machine. */
+
+import { Caller } from '../iommufd/call.ts';
+import { HostError } from '../iommufd/errors.ts';
+import { Ioas } from '../iommufd/ioas.ts';
+import { Iommufd } from '../iommufd/iommufd.ts';
+import type { Kernel, UserMemory } from '../iommufd/kernel.ts';
+
+/** Where the host maps its interrupt doorbells for devices (arm-smmu-v3's SW_MSI window): no RAM may be here. */
+export const MSI_WINDOW = { start: 0x0800_0000, size: 0x10_0000 } as const;
+
+interface Ram {
+  readonly gpa: number;
+  readonly bytes: Uint8Array;
+  readonly writable: boolean;
+  memory: UserMemory | undefined;
+}
+
+/**
+ * Opens `/dev/iommu` for its first user and closes it after the last; the IOAS and its mappings live in between. RAM
+ * may be added and removed at any time.
+ */
+export class AddressSpace {
+  readonly caller: Caller;
+  readonly #ram: Ram[] = [];
+  readonly #users = new Set<object>();
+  #iommufd: Iommufd | undefined;
+  #ioas: Ioas | undefined;
+
+  constructor(kernel: Kernel) {
+    this.caller = new Caller(kernel);
+  }
+
+  /** The context of all objects. A user of the address space has it open. */
+  get iommufd(): Iommufd {
+    if (this.#iommufd === undefined) throw new Error('The address space has no user');
+    return this.#iommufd;
+  }
+
+  /** Id of the IOAS, if there is one now. */
+  get ioasId(): number | undefined {
+    return this.#ioas?.id;
+  }
+
+  /** The IOAS is there and holds all RAM. */
+  get complete(): boolean {
+    return this.#ioas !== undefined && this.#ram.every(({ memory }) => memory !== undefined);
+  }
+
+  /**
+   * Adds RAM, and maps it if devices are there.
+   * @param gpa guest-physical address; it and the length are multiples of the host's page size.
+   * @throws RangeError if it touches the MSI window or other RAM. @throws HostError if it cannot be mapped; it is
+   * then tried again when a device comes.
+   */
+  addRam(gpa: number, bytes: Uint8Array, writable = true): void {
+    const overlaps = (start: number, size: number): boolean =>
+      gpa < start + size && start < gpa + bytes.length;
+    if (overlaps(MSI_WINDOW.start, MSI_WINDOW.size))
+      throw new RangeError(
+        `RAM at 0x${gpa.toString(16)} touches 0x8000000..0x80fffff, where the host maps interrupt doorbells`,
+      );
+    if (this.#ram.some((other) => overlaps(other.gpa, other.bytes.length)))
+      throw new RangeError(`RAM at 0x${gpa.toString(16)} overlaps other RAM`);
+    this.#ram.push({ gpa, bytes, writable, memory: undefined });
+    if (this.#ioas !== undefined) this.requireIoas();
+  }
+
+  /** Removes RAM that was added with this address, and unmaps it. @throws HostError; it is then still mapped. */
+  removeRam(gpa: number): void {
+    const at = this.#ram.findIndex((ram) => ram.gpa === gpa);
+    if (at < 0) return;
+    const ram = this.#ram[at];
+    if (ram.memory !== undefined) {
+      this.#ioas?.unmap(BigInt(ram.gpa), BigInt(ram.bytes.length));
+      ram.memory.release();
+    }
+    this.#ram.splice(at, 1);
+  }
+
+  /** Makes sure that `/dev/iommu` is open for this user. @throws HostError */
+  open(user: object): Iommufd {
+    this.#iommufd ??= Iommufd.open(this.caller.kernel, this.caller);
+    this.#users.add(user);
+    return this.#iommufd;
+  }
+
+  /** Whether nobody but this user has it open. */
+  isLastUser(user: object): boolean {
+    return this.#users.size === 1 && this.#users.has(user);
+  }
+
+  /** Makes sure that there is an IOAS with all RAM in it. @throws HostError; what could be mapped is. */
+  requireIoas(): Ioas {
+    this.#ioas ??= Ioas.alloc(this.iommufd);
+    for (const ram of this.#ram) {
+      if (ram.memory !== undefined) continue;
+      const memory = this.caller.kernel.userMemory(ram.bytes);
+      try {
+        this.#ioas.map(BigInt(ram.gpa), memory, ram.writable);
+        ram.memory = memory;
+      } catch (error) {
+        memory.release();
+        throw error;
+      }
+    }
+    return this.#ioas;
+  }
+
+  /**
+   * Ends a user's use. After the last user, who has nothing left on it, the IOAS is destroyed and `/dev/iommu` closed;
+   * closing frees in the kernel whatever could not be destroyed one by one.
+   */
+  close(user: object): void {
+    if (!this.#users.delete(user) || this.#users.size > 0) return;
+    try {
+      this.#ioas?.destroy();
+    } catch (error) {
+      if (!(error instanceof HostError)) throw error;
+    }
+    this.#iommufd?.close();
+    for (const ram of this.#ram) {
+      ram.memory?.release();
+      ram.memory = undefined;
+    }
+    this.#ioas = undefined;
+    this.#iommufd = undefined;
+  }
+}

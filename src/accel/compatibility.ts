@@ -1,0 +1,151 @@
+/**
+ * What a guest may be told, given the host: its stage-1 tables and CDs are read by the physical SMMU, so a feature that
+ * concerns them is there only if the hardware has it. The stream table, queues and StreamIDs are ours, and need nothing.
+ */
+
+import type { Field } from '../bits/field.ts';
+import { HostError } from '../iommufd/errors.ts';
+import type { HostInfo } from '../iommufd/host-info.ts';
+import type { IdRegisters } from '../smmu/identification.ts';
+import { IDR0, IDR1, IDR3, IDR5, OAS_BITS } from '../spec/registers.ts';
+
+/** One ID field that the guest must see with another value. */
+export interface Lowering {
+  /** `IDR5.OAS` */
+  readonly field: string;
+  readonly from: number;
+  readonly to: number;
+  /** Why, as a sentence. */
+  readonly why: string;
+}
+
+/** What becomes of a guest's ID registers on a host. */
+export interface Fit {
+  /** The registers that the guest may see. */
+  readonly ids: IdRegisters;
+  readonly lowered: readonly Lowering[];
+  /** Why this host cannot serve any such guest, as sentences; empty if it can. */
+  readonly problems: readonly string[];
+}
+
+type Register = 'IDR0' | 'IDR1' | 'IDR3' | 'IDR5';
+
+interface Rule {
+  readonly register: Register;
+  readonly name: string;
+  readonly field: Field;
+  /** The value that the guest may have, from its own and the host's; equal to its own if that is fine. */
+  readonly allow: (guest: number, host: number) => number;
+  readonly why: string;
+}
+
+const atMost = (guest: number, host: number): number => Math.min(guest, host);
+const never = (): number => 0;
+
+function rules(
+  register: Register,
+  layout: Readonly<Record<string, Field>>,
+  names: readonly string[],
+  allow: Rule['allow'],
+  why: string,
+): Rule[] {
+  return names.map((name) => ({ register, name, field: layout[name], allow, why }));
+}
+
+const NOT_IN_HARDWARE = 'the host SMMU has no more than this';
+const NOT_NESTED = 'Linux does not offer it to a nested stage 1';
+
+const RULES: readonly Rule[] = [
+  ...rules('IDR0', IDR0, ['ASID16', 'CD2L', 'ATS'], atMost, NOT_IN_HARDWARE),
+  ...rules(
+    'IDR0',
+    IDR0,
+    ['S2P', 'HYP', 'HTTU', 'BTM', 'PRI', 'ATOS', 'VATOS', 'NS1ATS', 'VMW'],
+    never,
+    NOT_NESTED,
+  ),
+  // 6.3.1: 0b10 is little-endian tables only, 0b11 big-endian only, 0b00 both.
+  ...rules(
+    'IDR0',
+    IDR0,
+    ['TTENDIAN'],
+    (guest, host) => (host === 0 ? guest : host),
+    'the host SMMU reads only such tables',
+  ),
+  // Stalls would wait for an answer that the host has no way to take from the guest.
+  ...rules('IDR0', IDR0, ['STALL_MODEL'], () => 0b01, 'stalled transactions cannot be handed to the guest'),
+  ...rules('IDR0', IDR0, ['TERM_MODEL'], Math.max, 'the host SMMU can only abort'),
+  ...rules('IDR0', IDR0, ['TTF'], (guest, host) => guest & host & 0b10, 'only AArch64 tables can be nested'),
+  ...rules('IDR1', IDR1, ['SSIDSIZE'], atMost, NOT_IN_HARDWARE),
+  ...rules(
+    'IDR3',
+    IDR3,
+    ['RIL', 'BBML', 'HAD', 'E0PD', 'PTWNNC', 'STT', 'EPAN', 'PBHA'],
+    atMost,
+    NOT_IN_HARDWARE,
+  ),
+  ...rules(
+    'IDR3',
+    IDR3,
+    ['XNX', 'FWB', 'MPAM', 'PPS', 'DPT', 'PASIDTT', 'S1PI', 'S2PI', 'S2PO', 'THE', 'MTEPERM', 'AIE'],
+    never,
+    NOT_NESTED,
+  ),
+  ...rules('IDR5', IDR5, ['OAS', 'GRAN4K', 'GRAN16K', 'GRAN64K', 'DS', 'VAX'], atMost, NOT_IN_HARDWARE),
+  ...rules('IDR5', IDR5, ['D128', 'STALL_MAX'], never, NOT_NESTED),
+];
+
+const INDEX: Readonly<Record<Register, number>> = { IDR0: 0, IDR1: 1, IDR3: 3, IDR5: 5 };
+
+/** @returns what a guest with these ID registers may see on this host. Lowering twice changes nothing more. */
+export function fitToHost(ids: IdRegisters, host: HostInfo): Fit {
+  const fitted: Record<Register, number> = { IDR0: ids.IDR0, IDR1: ids.IDR1, IDR3: ids.IDR3, IDR5: ids.IDR5 };
+  const lowered: Lowering[] = [];
+  for (const { register, name, field, allow, why } of RULES) {
+    const from = field.of(fitted[register]);
+    const to = allow(from, field.of(host.idr[INDEX[register]]));
+    if (to === from) continue;
+    fitted[register] = ((fitted[register] & ~field.inPlace) | field.put(to)) >>> 0;
+    lowered.push({ field: `${register}.${name}`, from, to, why });
+  }
+  return { ids: { ...ids, ...fitted }, lowered, problems: problemsOf(fitted, host) };
+}
+
+function problemsOf(fitted: Record<Register, number>, host: HostInfo): string[] {
+  const problems: string[] = [];
+  if (IDR0.S1P.of(host.idr[0]) === 0) problems.push('The host SMMU has no stage 1 (IDR0.S1P=0).');
+  if (IDR0.S2P.of(host.idr[0]) === 0) problems.push('The host SMMU has no stage 2 (IDR0.S2P=0).');
+  if (IDR0.STALL_MODEL.of(host.idr[0]) === 0b10)
+    problems.push('The host SMMU stalls every fault (IDR0.STALL_MODEL=0b10).');
+  if (IDR0.TTF.of(fitted.IDR0) === 0)
+    problems.push('Guest and host have no format of translation tables in common.');
+  const { GRAN4K, GRAN16K, GRAN64K } = IDR5;
+  if ((fitted.IDR5 & (GRAN4K.inPlace | GRAN16K.inPlace | GRAN64K.inPlace)) === 0)
+    problems.push('Guest and host have no granule in common.');
+  return problems;
+}
+
+/**
+ * Makes sure that what the guest was told is true on this host.
+ * @param ids the guest's ID registers, which it may have read already.
+ * @throws HostError naming every difference, and what to tell the guest instead.
+ */
+export function requireCompatible(ids: IdRegisters, host: HostInfo): void {
+  const { lowered, problems } = fitToHost(ids, host);
+  if (problems.length > 0) throw new HostError('EOPNOTSUPP', 'plug', problems.join(' '));
+  if (lowered.length === 0) return;
+  const differences = lowered.map(
+    ({ field, from, to, why }) => `${describe(field, from)} must be ${describe(field, to, false)}: ${why}`,
+  );
+  throw new HostError(
+    'EOPNOTSUPP',
+    'plug',
+    `the guest was told of more than this host can do. ${differences.join('. ')}.`,
+    'Plug the device before the guest starts, so that its ID registers follow the host, or lower them by the properties ril, ats, oas and ssidsize.',
+  );
+}
+
+function describe(field: string, value: number, full = true): string {
+  const text = field === 'IDR5.OAS' ? `${value} (${OAS_BITS[value]} bits)` : String(value);
+  return full ? `${field}=${text}` : text;
+}

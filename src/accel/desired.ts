@@ -1,0 +1,159 @@
+/**
+ * What should exist on the host, as a pure function of what the guest can see. Nothing here knows what does exist:
+ * that is {@link import('./reconcile.ts')}'s business, and the reason why no order of events matters.
+ */
+
+import { STE, STE_CONFIG, STE_EATS, STE_WORDS } from '../spec/ste.ts';
+import { EVENT_TYPE } from '../spec/events.ts';
+import { VEVENTQ_MAX_DEPTH } from '../iommufd/uapi/iommufd.ts';
+
+/** What the guest's registers say. */
+export interface GuestState {
+  /** CR0.SMMUEN */
+  readonly smmuEnabled: boolean;
+  /** GBPA.ABORT */
+  readonly gbpaAbort: boolean;
+  /** CR0.EVENTQEN */
+  readonly eventqEnabled: boolean;
+  /** Effective log2 of the entries of the event queue, 0..19. */
+  readonly eventqLog2Size: number;
+  /** Halves of EVENTQ_BASE.ADDR. */
+  readonly eventqBaseHi: number;
+  readonly eventqBaseLo: number;
+}
+
+/** A plugged device, as the guest's SMMU sees it. */
+export interface PluggedStream {
+  readonly name: string;
+  /** The guest's StreamID; undefined while the guest has given the device no place on a bus. */
+  readonly sid: number | undefined;
+}
+
+/**
+ * Reads the STE of a StreamID.
+ * @param into receives the 16 words.
+ * @returns 0 if the STE is valid, else the EventType that using it would raise.
+ */
+export type SteLookup = (sid: number, into: Uint32Array) => number;
+
+/** What host and guest have in common, as far as an STE can ask for it. */
+export interface SteLimits {
+  /** The guest's IDR0.ATS. */
+  readonly ats: boolean;
+  /** The guest's IDR1.SSIDSIZE. */
+  readonly ssidSize: number;
+  /** What S1STALLD must be: 1 where the hardware stalls by default and the guest was not told of stalls. */
+  readonly stallDisable: 0 | 1;
+}
+
+/** What a stream is attached to. Two equal targets have equal keys. */
+export interface Target {
+  readonly kind: 'abort' | 'bypass' | 'translate';
+  /** Words 0 and 1 of the STE for the host as four 32-bit words, masked to what the kernel accepts. */
+  readonly ste: readonly [number, number, number, number];
+  readonly key: string;
+}
+
+export const ABORT: Target = { kind: 'abort', ste: [STE.V.put(1), 0, 0, 0], key: 'abort' };
+export const BYPASS: Target = {
+  kind: 'bypass',
+  ste: [STE.V.put(1) | STE.Config.put(STE_CONFIG.Bypass), 0, 0, 0],
+  key: 'bypass',
+};
+
+export interface DesiredStream {
+  readonly name: string;
+  /** StreamID of its vDEVICE; undefined if it cannot have one now. */
+  readonly vsid: number | undefined;
+  readonly target: Target;
+  /** EventType that the guest would see if the device used this stream, where the host itself aborts in silence; or 0. */
+  readonly event: number;
+  /** Why this target, in the architecture's names. */
+  readonly why: string;
+}
+
+/** A vEVENTQ stands for one guest queue: another base or size makes another vEVENTQ. */
+export interface DesiredQueue {
+  /** Records, 1..VEVENTQ_MAX_DEPTH. */
+  readonly depth: number;
+  readonly log2Size: number;
+  readonly baseHi: number;
+  readonly baseLo: number;
+}
+
+export interface Desired {
+  /** A vIOMMU, the stage 2 below it and its abort table. */
+  readonly viommu: boolean;
+  readonly veventq: DesiredQueue | undefined;
+  readonly streams: readonly DesiredStream[];
+}
+
+/** @returns what should exist. The same arguments give an equal value. */
+export function desired(
+  guest: GuestState,
+  plugged: readonly PluggedStream[],
+  lookup: SteLookup,
+  limits: SteLimits,
+): Desired {
+  const viommu = plugged.length > 0;
+  const taken = new Set<number>();
+  const streams: DesiredStream[] = [];
+  const ste = new Uint32Array(STE_WORDS);
+  for (const { name, sid } of plugged) {
+    const unique = sid !== undefined && !taken.has(sid);
+    if (unique) taken.add(sid);
+    const vsid = unique ? sid : undefined;
+    streams.push({ name, vsid, ...streamTarget(guest, vsid, lookup, limits, ste) });
+  }
+  return { viommu, veventq: viommu && guest.eventqEnabled ? desiredQueue(guest) : undefined, streams };
+}
+
+function desiredQueue(guest: GuestState): DesiredQueue {
+  const log2Size = guest.eventqLog2Size;
+  return {
+    depth: Math.min(Math.max(2 ** log2Size, 1), VEVENTQ_MAX_DEPTH),
+    log2Size,
+    baseHi: guest.eventqBaseHi,
+    baseLo: guest.eventqBaseLo,
+  };
+}
+
+function streamTarget(
+  guest: GuestState,
+  sid: number | undefined,
+  lookup: SteLookup,
+  limits: SteLimits,
+  ste: Uint32Array,
+): { target: Target; event: number; why: string } {
+  // 6.3.9.6, 6.3.15: without SMMUEN no structure is read and GBPA alone decides.
+  if (!guest.smmuEnabled)
+    return guest.gbpaAbort
+      ? { target: ABORT, event: 0, why: 'SMMUEN=0, GBPA.ABORT=1' }
+      : { target: BYPASS, event: 0, why: 'SMMUEN=0, GBPA.ABORT=0' };
+  if (sid === undefined) return { target: ABORT, event: 0, why: 'no StreamID of its own' };
+  const event = lookup(sid, ste);
+  if (event !== 0) return { target: ABORT, event, why: 'no valid STE' };
+  const config = STE.Config.get(ste);
+  // 5.2: Config[2]=0 aborts every transaction and records nothing.
+  if ((config & 0b100) === 0) return { target: ABORT, event: 0, why: 'STE.Config=abort' };
+  if (config === STE_CONFIG.Bypass) return { target: BYPASS, event: 0, why: 'STE.Config=bypass' };
+  // The guest has no stage 2 (IDR0.S2P=0), so a lookup that lets one pass is to be mistrusted.
+  if (config !== STE_CONFIG.S1)
+    return { target: ABORT, event: EVENT_TYPE.C_BAD_STE, why: 'STE.Config is ILLEGAL' };
+  return { target: translateTarget(ste, limits), event: 0, why: 'STE.Config=S1' };
+}
+
+/** What Linux 7.3 takes of words 0 and 1 of an STE; any other bit is EIO. */
+export const STE_KERNEL_MASK = [0xffff_ffff, 0xf80f_ffff, 0x3800_00ff, 0] as const;
+
+/** The target for an STE whose Config is S1: same meaning, no bit that the kernel refuses. */
+function translateTarget(guestSte: Uint32Array, limits: SteLimits): Target {
+  const ste = Uint32Array.from(STE_KERNEL_MASK, (mask, i) => guestSte[i] & mask);
+  // 5.2: without substreams S1CDMax is IGNORED, and with it S1Fmt and S1DSS.
+  if (limits.ssidSize === 0) STE.S1CDMax.set(ste, 0);
+  const ats = limits.ats && STE.EATS.get(ste) === STE_EATS.Full;
+  STE.EATS.set(ste, ats ? STE_EATS.Full : STE_EATS.Disabled);
+  STE.S1STALLD.set(ste, limits.stallDisable);
+  const words = [ste[0], ste[1], ste[2], ste[3]] as const;
+  return { kind: 'translate', ste: words, key: words.map((word) => word.toString(16)).join(':') };
+}
