@@ -6,6 +6,8 @@ export type QemuErrorCode =
   | 'QEMU_UNUSABLE'
   /** QEMU ended while it was still needed. */
   | 'QEMU_EXITED'
+  /** A socket cannot be made or listened at. */
+  | 'SOCKET'
   /** A peer (QMP, qtest, guest console) sent something that its protocol does not allow. */
   | 'PROTOCOL'
   /** QMP or qtest answered with an error. */

@@ -2,10 +2,8 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
+import { UNIX_PATH_MAX } from '../sys/unix-address.ts';
 import { QemuError } from './errors.ts';
-
-/** Bytes of a UNIX socket's path that the kernel takes, without the NUL. */
-const SOCKET_PATH_MAX = 107;
 
 /** A private folder (mode 0700) for the sockets and files of one run. It goes away with {@link RunFolder.remove}. */
 export class RunFolder {
@@ -27,13 +25,13 @@ export class RunFolder {
 
   /**
    * The path of a socket in this folder.
-   * @throws {QemuError} QEMU_UNUSABLE if the path is longer than a socket address can carry.
+   * @throws {QemuError} SOCKET if the path is longer than a socket address can carry.
    */
   socket(name: string): string {
     const path = this.file(name);
-    if (Buffer.byteLength(path) > SOCKET_PATH_MAX) {
+    if (Buffer.byteLength(path) > UNIX_PATH_MAX) {
       throw new QemuError(
-        'QEMU_UNUSABLE',
+        'SOCKET',
         `The path ${path} is too long for a socket.`,
         'Set TMPDIR to a folder with a shorter path.',
       );

@@ -20,7 +20,7 @@ const ARROWS: Record<string, readonly string[]> = {
   conformance: ['smmu', 'spec', 'memory', 'bits'],
   explain: ['spec', 'memory', 'smmu', 'bits'],
   qemu: ['smmu', 'iommufd', 'spec', 'memory', 'bits', 'sys'],
-  lab: [],
+  lab: ['qemu'],
   machine: [
     'qemu',
     'guest',
