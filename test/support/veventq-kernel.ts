@@ -1,0 +1,72 @@
+/** A Kernel that has nothing but one readable descriptor: what the event bridge sees of a host. */
+
+import type { Kernel, Watch } from '../../src/iommufd/kernel.ts';
+import { Iommufd } from '../../src/iommufd/iommufd.ts';
+import { Veventq } from '../../src/iommufd/veventq.ts';
+
+const UNUSED = (): never => {
+  throw new Error('not part of this test');
+};
+
+/** A script of reads: each element is what one read returns, bytes or a negative errno. After the last, reads give 0. */
+export class VeventqKernel implements Kernel {
+  readonly reads: (Uint8Array | number)[] = [];
+  /** Size of the buffer of each read that was made. */
+  readonly asked: number[] = [];
+  callback: (() => void) | undefined;
+  closed = false;
+  readonly open = (): number => 3;
+  readonly close = (): number => {
+    this.closed = true;
+    return 0;
+  };
+  readonly ioctl = (_fd: number, _request: number, arg: Uint8Array): number => {
+    const words = new DataView(arg.buffer, arg.byteOffset, arg.byteLength);
+    if (arg.length === 32) {
+      words.setUint32(20, 7, true);
+      words.setInt32(24, 4, true);
+    }
+    return 0;
+  };
+  readonly pread = UNUSED;
+  readonly pwrite = UNUSED;
+  readonly eventfd = UNUSED;
+  readonly userMemory = (bytes: Uint8Array) => ({ address: 0x1000n, bytes, release() {} });
+
+  read(_fd: number, into: Uint8Array): number {
+    this.asked.push(into.length);
+    const next = this.reads.shift();
+    if (next === undefined || typeof next === 'number') return next ?? 0;
+    if (next.length > into.length) throw new Error('the script gives more than was asked for');
+    into.set(next);
+    return next.length;
+  }
+
+  onReadable(_fd: number, callback: () => void): Watch {
+    if (this.callback !== undefined) throw new Error('watched twice');
+    this.callback = callback;
+    return {
+      stop: () => {
+        if (this.callback === callback) this.callback = undefined;
+      },
+    };
+  }
+
+  /** A vEVENTQ of this kernel. */
+  veventq(depth = 128): Veventq {
+    return Veventq.alloc(Iommufd.open(this), 2, depth);
+  }
+}
+
+/** Record of an event with this sequence number; the input address tells events apart. */
+export function event(sequence: number, sid = 8, address = sequence): number[] {
+  return [0, sequence, 0x10, sid, 0, 0x200, address, 0, 0, 0];
+}
+
+/** A header that says that events up to this number were lost. */
+export const lost = (sequence: number): number[] => [1, sequence];
+
+/** Bytes of records, in order. */
+export function bytes(...records: readonly number[][]): Uint8Array {
+  return new Uint8Array(Uint32Array.from(records.flat()).buffer);
+}
