@@ -10,8 +10,6 @@ export type QemuErrorCode =
   | 'SOCKET'
   /** A peer (QMP, qtest, guest console) sent something that its protocol does not allow. */
   | 'PROTOCOL'
-  /** A socket cannot be made at the path that was given. */
-  | 'SOCKET'
   /** QMP or qtest answered with an error. */
   | 'REFUSED'
   /** Something did not happen in time. */
