@@ -1,5 +1,7 @@
 /** What the SMMU needs from its surroundings. It declares these ports; accel/, host/sim/ and machine/ implement them. */
 
+import type { Transaction, Translation } from './transaction.ts';
+
 /** The four causes of an SMMU interrupt (IHI 0070 3.18). */
 export type InterruptLine = 'eventq' | 'gerror' | 'priq' | 'sync';
 
@@ -57,6 +59,12 @@ export interface StreamBackend {
 export interface PageResponsePort {
   /** @param response a value of PRI_RESP in spec/commands.ts. */
   respond(sid: number, ssv: boolean, ssid: number, prgIndex: number, response: number): void;
+}
+
+/** Who learns what became of transactions that were stalled: the endpoints that wait (3.12.2). */
+export interface StallPort {
+  /** Both objects are reused after the call. The outcome may be `Stalled` again, under another STAG. */
+  resolved(stag: number, transaction: Transaction, result: Translation): void;
 }
 
 /** A backend for devices that have none of their streams elsewhere. */

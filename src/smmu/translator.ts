@@ -1,41 +1,382 @@
-/** Placeholder until translation lands: SMMUEN=0 follows GBPA.ABORT, everything else is terminated. */
+/**
+ * Translation of client transactions: from StreamID and address to a physical address, or to an event. One object
+ * serves as the device that a guest drives and, in host/sim, as the physical SMMU. Tables may change under it at any
+ * moment: everything is read once, checked, and used from there.
+ */
 
 import type { Memory } from '../memory/memory.ts';
-import { CR0, GBPA, OFFSET } from '../spec/registers.ts';
+import { EVENT_CLASS, EVENT_TYPE } from '../spec/events.ts';
+import { CR0, CR2, GBPA, OFFSET } from '../spec/registers.ts';
+import { STE_INSTCFG, STE_PRIVCFG } from '../spec/ste.ts';
+import { Ats } from './ats.ts';
+import { EventRecord } from './event-record.ts';
+import { Fault } from './fault.ts';
+import { Features, STALL_MODEL } from './features.ts';
 import type { IdRegisters } from './identification.ts';
-import type { EventStatus, Trace } from './ports.ts';
-import { OUTCOME, type Outcome, type Transaction, type Translation } from './transaction.ts';
+import { permissionNeeded } from './permissions.ts';
+import type { EventStatus, StallPort, Trace } from './ports.ts';
+import { Stalls } from './stalls.ts';
+import { PATH, type StreamContext } from './stream-context.ts';
+import { StreamContexts } from './stream-contexts.ts';
+import { TLB_GLOBAL, TLB_LOG2_SIZE, TLB_PA_HI, TLB_PA_LO, Tlb } from './tlb.ts';
+import { KIND, OUTCOME, type Outcome, type Transaction, Translation } from './transaction.ts';
+import { Invalidation } from './translator-invalidation.ts';
+import type { WalkObserver } from './walk-observer.ts';
+import { Stage1Walk } from './walk-stage1.ts';
+import { Stage2Walk, beyond } from './walk-stage2.ts';
+
+const CR0_WORD = OFFSET.CR0 >>> 2;
+const CR2_WORD = OFFSET.CR2 >>> 2;
+const GBPA_WORD = OFFSET.GBPA >>> 2;
+const SMMUEN = CR0.SMMUEN.inPlace;
+
+/** log2 of the TLB's entries: 512 KiB, and a working set of 16,384 pages. */
+const LOG2_TLB_ENTRIES = 14;
 
 export class Translator {
+  /** Who learns what became of stalled transactions; without it nothing stalls. */
+  stallPort: StallPort | undefined;
+  readonly #features: Features;
   readonly #registers: Uint32Array;
+  readonly #record: (words: Uint32Array) => EventStatus;
+  readonly #fault = new Fault();
+  readonly #event = new EventRecord();
+  readonly #tlb = new Tlb(LOG2_TLB_ENTRIES);
+  readonly #contexts: StreamContexts;
+  readonly #stage1: Stage1Walk;
+  readonly #stage2: Stage2Walk;
+  readonly #ats: Ats;
+  readonly #invalidation: Invalidation;
+  readonly #stalls: Stalls;
+  /** Result of stalled transactions that are tried again. */
+  readonly #retried = new Translation();
+  /** Look only: past all caches, without events and without writing anything. */
+  #dry = false;
+  /** PnU and InD of the transaction at hand, after STE overrides. */
+  #privileged = false;
+  #instruction = false;
 
+  /**
+   * @param registers page 0 of the register file; CR0, CR2, GBPA and STRTAB_* are read from it when used
+   * @param record takes an event record of eight words, which are reused
+   */
   constructor(
-    _ids: IdRegisters,
+    ids: IdRegisters,
     registers: Uint32Array,
-    _memory: Memory,
-    _record: (words: Uint32Array) => EventStatus,
-    _trace?: Trace,
+    memory: Memory,
+    record: (words: Uint32Array) => EventStatus,
+    trace?: Trace,
   ) {
+    const features = new Features(ids);
+    const fault = this.#fault;
+    this.#features = features;
     this.#registers = registers;
+    this.#record = record;
+    this.#stage2 = new Stage2Walk(memory, features, this.#tlb, fault);
+    this.#stage1 = new Stage1Walk(memory, this.#stage2, fault);
+    this.#contexts = new StreamContexts(features, registers, memory, this.#stage2, fault, trace);
+    this.#ats = new Ats({
+      features,
+      registers,
+      contexts: this.#contexts,
+      stage1: this.#stage1,
+      stage2: this.#stage2,
+      fault,
+      event: this.#event,
+      send: () => this.#send(),
+    });
+    this.#invalidation = new Invalidation(features, registers, this.#tlb, this.#contexts.cache);
+    this.#stalls = new Stalls(features.STALL_MAX, record);
   }
 
+  /**
+   * Translates one transaction, or answers an ATS request. Its event is recorded before this returns.
+   * @returns the outcome, which is in `result` too
+   */
   translate(transaction: Transaction, result: Translation): Outcome {
-    const bypass =
-      CR0.SMMUEN.get(this.#registers, OFFSET.CR0 >>> 2) === 0 &&
-      GBPA.ABORT.get(this.#registers, OFFSET.GBPA >>> 2) === 0;
+    result.event = 0;
+    const outcome =
+      (this.#registers[CR0_WORD] & SMMUEN) === 0
+        ? this.#whileDisabled(transaction, result)
+        : transaction.kind === KIND.Untranslated
+          ? this.#untranslated(transaction, result)
+          : transaction.kind === KIND.AtsRequest
+            ? this.#ats.request(transaction, result)
+            : this.#ats.translated(transaction, result);
+    result.outcome = outcome;
+    return outcome;
+  }
+
+  /**
+   * Reads the STE of a stream from memory, past all caches, and records nothing.
+   * @param into 16 words
+   * @returns 0 if it is there and legal, else the EventType that using it would raise
+   */
+  lookupSte(sid: number, into: Uint32Array): number {
+    return this.#contexts.fetchSte(sid, into);
+  }
+
+  /** Carries out one legal CFGI_* or TLBI_* command of four words at words[at]. */
+  invalidate(words: Uint32Array, at: number): void {
+    this.#invalidation.carryOut(words, at);
+  }
+
+  /** Drops all caches and aborts stalled transactions. */
+  reset(): void {
+    this.#tlb.reset();
+    this.#contexts.reset();
+    this.smmuDisabled();
+  }
+
+  /**
+   * Shows each step that a transaction would take now, with the tables as they are: past all caches, no event is
+   * recorded, nothing stalls and no table is written.
+   */
+  observe(transaction: Transaction, result: Translation, observer: WalkObserver): Outcome {
+    this.#look(observer);
+    const outcome = this.translate(transaction, result);
+    this.#look(undefined);
+    return outcome;
+  }
+
+  #look(observer: WalkObserver | undefined): void {
+    const dry = observer !== undefined;
+    this.#dry = dry;
+    this.#contexts.dry = dry;
+    this.#stage1.dry = dry;
+    this.#stage2.dry = dry;
+    this.#contexts.observer = observer;
+    this.#stage1.observer = observer;
+    this.#stage2.observer = observer;
+    // What is current was found before, or by looking: neither serves the other.
+    this.#contexts.current = this.#contexts.none;
+  }
+
+  /** 6.3.14, 3.4: GBPA decides for all; addresses that the system does not have abort. Neither makes an event. */
+  #whileDisabled(transaction: Transaction, result: Translation): Outcome {
+    if (transaction.kind === KIND.AtsRequest) return this.#ats.denyRequest(transaction, result);
+    if (transaction.kind === KIND.AtsTranslated) return this.#ats.forbidTranslated(transaction, result);
+    if ((this.#registers[GBPA_WORD] & GBPA.ABORT.inPlace) !== 0) return OUTCOME.Abort;
+    return this.#identity(transaction, result) ? OUTCOME.Ok : OUTCOME.Abort;
+  }
+
+  /** Passes the address through. @returns false if it is beyond the OAS */
+  #identity(transaction: Transaction, result: Translation): boolean {
+    if (beyond(transaction.addrHi, transaction.addrLo, this.#features.oasBits)) return false;
     result.paHi = transaction.addrHi;
     result.paLo = transaction.addrLo;
-    result.log2Size = 12;
-    result.event = 0;
-    result.outcome = bypass ? OUTCOME.Ok : OUTCOME.Abort;
-    return result.outcome;
+    result.log2Size = this.#features.oasBits;
+    return true;
   }
 
-  lookupSte(_sid: number, _into: Uint32Array): number {
-    return 2;
+  #untranslated(transaction: Transaction, result: Translation): Outcome {
+    const contexts = this.#contexts;
+    const status = contexts.find(transaction);
+    if (status !== 0) return this.#stop(status, transaction, contexts.partial, result);
+    const context = contexts.current;
+    const need = this.#override(transaction, context);
+    if (context.path <= PATH.Bypass) {
+      if (context.path === PATH.Abort) return OUTCOME.Abort;
+      return this.#identity(transaction, result) ? OUTCOME.Ok : this.#stopAddressSize(transaction, result);
+    }
+    let vaHi = transaction.addrHi;
+    const vaLo = transaction.addrLo;
+    const upper = (vaHi & 0x0080_0000) !== 0;
+    if (context.path !== PATH.Stage2 && (upper ? context.s1.upper : context.s1.lower).TBI)
+      // 5.4 TBI0: the tag counts as copies of bit 55.
+      vaHi = (upper ? vaHi | 0xff00_0000 : vaHi & 0x00ff_ffff) >>> 0;
+    const tlb = this.#tlb;
+    if (context.tlbChanges !== tlb.changes) this.#renewFloors(context);
+    const offset = (1 << (upper ? context.upperPage : context.lowerPage)) - 1;
+    const page = (vaLo & ~offset) | (upper ? context.upperFlags : context.lowerFlags);
+    let at = tlb.find(vaHi | 0, page, context.tag, context.floor);
+    if (at < 0 && tlb.hasGlobals && context.path !== PATH.Stage2)
+      at = tlb.find(vaHi | 0, page | TLB_GLOBAL, context.globalTag, context.globalFloor);
+    if (at >= 0) {
+      const entries = tlb.entries;
+      const paLo = entries[at + TLB_PA_LO];
+      // An access that the entry does not allow is walked again: the tables say why, or allow it by now.
+      if ((paLo & need) !== 0) {
+        result.paHi = entries[at + TLB_PA_HI];
+        result.paLo = ((paLo & ~offset) | (vaLo & offset)) >>> 0;
+        result.log2Size = entries[at + TLB_LOG2_SIZE];
+        return OUTCOME.Ok;
+      }
+    }
+    return context.path === PATH.Stage2
+      ? this.#walkStage2(transaction, context, need, result)
+      : this.#walk(transaction, context, vaHi, upper, need, result);
   }
 
-  invalidate(_words: Uint32Array, _at: number): void {}
+  #renewFloors(context: StreamContext): void {
+    const tlb = this.#tlb;
+    context.floor = tlb.floor(context.kind, context.vmid, context.s1.ASID, false);
+    context.globalFloor = tlb.floor(context.kind, context.vmid, context.s1.ASID, true);
+    context.tlbChanges = tlb.changes;
+  }
 
-  reset(): void {}
+  /** Applies PRIVCFG and INSTCFG (13.1.4). @returns the PERM bit that the access needs */
+  #override(transaction: Transaction, context: StreamContext): number {
+    let privileged = transaction.privileged;
+    let instruction = transaction.instruction && !transaction.write;
+    if (context.PRIVCFG >= STE_PRIVCFG.Unprivileged) privileged = context.PRIVCFG === STE_PRIVCFG.Privileged;
+    if (context.INSTCFG >= STE_INSTCFG.Data)
+      instruction = context.INSTCFG === STE_INSTCFG.Instruction && !transaction.write;
+    this.#privileged = privileged;
+    this.#instruction = instruction;
+    return permissionNeeded(transaction.write, instruction, privileged);
+  }
+
+  #walkStage2(transaction: Transaction, context: StreamContext, need: number, result: Translation): Outcome {
+    const { addrHi, addrLo } = transaction;
+    // 3.4: with stage 1 bypassed the input may not exceed the IAS; stage 2 is not asked.
+    if (beyond(addrHi, addrLo, this.#features.oasBits)) return this.#stopAddressSize(transaction, result);
+    const stage2 = this.#stage2;
+    const status = stage2.walk(context.s2, addrHi, addrLo, need, EVENT_CLASS.IN);
+    if (status !== 0) return this.#stop(status, transaction, context, result);
+    result.paHi = stage2.paHi;
+    result.paLo = stage2.paLo;
+    result.log2Size = stage2.log2Size;
+    return OUTCOME.Ok;
+  }
+
+  /** TLB miss with stage 1: the tables decide. */
+  #walk(
+    transaction: Transaction,
+    context: StreamContext,
+    vaHi: number,
+    upper: boolean,
+    need: number,
+    result: Translation,
+  ): Outcome {
+    const vaLo = transaction.addrLo;
+    const stage1 = this.#stage1;
+    const stage2 = this.#stage2;
+    const nested = context.path === PATH.Nested;
+    const half = upper ? context.s1.upper : context.s1.lower;
+    const s2 = nested ? context.s2 : undefined;
+    let status = stage1.walk(context.s1, half, upper, s2, vaHi, vaLo, need);
+    if (status !== 0) return this.#stop(status, transaction, context, result);
+    const log2Leaf = stage1.log2Size;
+    let permissions = stage1.permissions;
+    let log2Size = log2Leaf;
+    let paHi = stage1.outHi;
+    let paLo = stage1.outLo;
+    if (nested) {
+      status = stage2.translate(context.s2, paHi, paLo, need, EVENT_CLASS.IN);
+      if (status !== 0) return this.#stop(status, transaction, context, result);
+      permissions &= stage2.permissions;
+      log2Size = Math.min(log2Size, stage2.log2Size);
+      paHi = stage2.paHi;
+      paLo = stage2.paLo;
+    }
+    result.paHi = paHi;
+    result.paLo = paLo;
+    result.log2Size = log2Size;
+    if (this.#dry) return OUTCOME.Ok;
+    const pageMask = -(1 << (upper ? context.upperPage : context.lowerPage));
+    const flags = upper ? context.upperFlags : context.lowerFlags;
+    this.#tlb.fill(
+      vaHi | 0,
+      (vaLo & pageMask) | (stage1.global ? flags | TLB_GLOBAL : flags),
+      stage1.global ? context.globalTag : context.tag,
+      paHi | 0,
+      (paLo & pageMask) | permissions,
+      log2Leaf,
+      log2Size,
+    );
+    return OUTCOME.Ok;
+  }
+
+  /** Terminates or stalls a transaction, and records why. */
+  #stop(type: number, transaction: Transaction, context: StreamContext, result: Translation): Outcome {
+    const fault = this.#fault;
+    result.event = type;
+    if (type < EVENT_TYPE.F_WALK_EABT) {
+      // 6.3.12: unknown StreamIDs are reported only if software wants to hear of them.
+      const silent = type === EVENT_TYPE.C_BAD_STREAMID && CR2.RECINVSID.get(this.#registers, CR2_WORD) === 0;
+      if (silent) result.event = 0;
+      else {
+        this.#event.configuration(type, transaction, fault);
+        this.#send();
+      }
+      return OUTCOME.Abort;
+    }
+    // Stage 2 may meet its fault while the CD is fetched, before the overrides were needed.
+    if (fault.cls === EVENT_CLASS.CD) this.#override(transaction, context);
+    this.#event.translation(type, transaction, fault, this.#privileged, this.#instruction);
+    // 3.12: an external abort always terminates and is always recorded.
+    if (type === EVENT_TYPE.F_WALK_EABT) {
+      this.#send();
+      return OUTCOME.Abort;
+    }
+    // 5.5: the stage that met the fault says what to do; S forces the record.
+    const stall = fault.s2 ? context.s2.S : context.s1.S;
+    if (stall && this.#mayStall(transaction)) {
+      const stag = this.#stalls.add(transaction, this.#event);
+      if (stag >= 0) {
+        result.stag = stag;
+        return OUTCOME.Stalled;
+      }
+    }
+    if (stall || (fault.s2 ? context.s2.R : context.s1.R)) this.#send();
+    else if (!this.#dry) result.event = 0;
+    return fault.s2 || context.s1.A ? OUTCOME.Abort : OUTCOME.RazWi;
+  }
+
+  /** Stage 1 is bypassed and the address does not fit: always aborted, always recorded, whatever R, S and A (3.12). */
+  #stopAddressSize(transaction: Transaction, result: Translation): Outcome {
+    const type = EVENT_TYPE.F_ADDR_SIZE;
+    this.#fault.stage1();
+    this.#event.translation(type, transaction, this.#fault, this.#privileged, this.#instruction);
+    this.#send();
+    result.event = type;
+    return OUTCOME.Abort;
+  }
+
+  #send(): void {
+    if (!this.#dry) this.#record(this.#event.words);
+  }
+
+  /** 3.12: streams that must not stall, as of PCIe, are terminated instead. */
+  #mayStall(transaction: Transaction): boolean {
+    return (
+      transaction.mayStall &&
+      !this.#dry &&
+      this.stallPort !== undefined &&
+      this.#features.STALL_MODEL !== STALL_MODEL.TerminateOnly
+    );
+  }
+
+  /** CMD_RESUME: an unknown pair of StreamID and STAG is no error (4.7.1). With `retry`, `abort` does not count. */
+  resume(sid: number, stag: number, retry: boolean, abort: boolean): void {
+    const transaction = this.#stalls.take(sid, stag);
+    if (transaction === undefined) return;
+    const result = this.#retried;
+    if (retry) this.translate(transaction, result);
+    else {
+      result.event = 0;
+      result.outcome = abort || this.#features.TERM_MODEL ? OUTCOME.Abort : OUTCOME.RazWi;
+    }
+    this.stallPort?.resolved(stag, transaction, result);
+  }
+
+  /** CMD_STALL_TERM: aborts everything of a StreamID that is stalled now (4.7.2). */
+  terminateStalls(sid: number): void {
+    for (let stag = 0; stag < this.#stalls.size; stag++)
+      if (this.#stalls.sidOf(stag) === sid) this.resume(sid, stag, false, true);
+  }
+
+  /** SMMUEN became 0: stalled transactions are aborted (6.3.9.6). */
+  smmuDisabled(): void {
+    for (let stag = 0; this.#stalls.count > 0 && stag < this.#stalls.size; stag++) {
+      const sid = this.#stalls.sidOf(stag);
+      if (sid >= 0) this.resume(sid, stag, false, true);
+    }
+  }
+
+  /** The event queue takes records again: those of stalled transactions were kept (7.2.1). */
+  eventQueueWritable(): void {
+    this.#stalls.recordKept();
+  }
 }

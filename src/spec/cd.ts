@@ -81,9 +81,3 @@ export const CACHEABILITY = {
 
 /** Shareability of table walks and CD fetches: CD.SHx, STE.S1CSH, STE.S2SH0. 0b01 behaves as Non. */
 export const SHAREABILITY = { Non: 0b00, Outer: 0b10, Inner: 0b11 } as const;
-
-/**
- * Bits of an address of the size that IDR5.OAS, CD.IPS and STE.S2PS encode; 0b111 behaves as 0b110 before SMMUv3.4.
- * @param encoding 0..7
- */
-export const ADDRESS_BITS: readonly number[] = [32, 36, 40, 42, 44, 48, 52, 56];

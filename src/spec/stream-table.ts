@@ -16,8 +16,5 @@ export const L1CD = {
   L2Ptr: address(55, 12),
 } as const;
 
-/** STRTAB_BASE_CFG.FMT; other values behave as Linear. */
-export const STRTAB_FMT = { Linear: 0b00, TwoLevel: 0b01 } as const;
-
 /** Largest Span that any SPLIT allows. */
 export const SPAN_MAX = 11;

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { ADDRESS_BITS, CD, CD_SIZE, CD_TG0, CD_TG1, CD_WORDS } from '../../src/spec/cd.ts';
+import { CD, CD_SIZE, CD_TG0, CD_TG1, CD_WORDS } from '../../src/spec/cd.ts';
 import { expectNoOverlap, expectPlace, type Place } from './place.ts';
 
 /** As the masks of the Linux driver put them (CTXDESC_CD_n_*). It narrows TTB0 to [51:4]. */
@@ -83,9 +83,5 @@ describe('Context Descriptor', () => {
   it('encodes the granules of the two halves differently', () => {
     expect(CD_TG0).toEqual({ Granule4K: 0, Granule64K: 1, Granule16K: 2 });
     expect(CD_TG1).toEqual({ Granule16K: 1, Granule4K: 2, Granule64K: 3 });
-  });
-
-  it('encodes address sizes as IDR5.OAS does', () => {
-    expect(ADDRESS_BITS).toEqual([32, 36, 40, 42, 44, 48, 52, 56]);
   });
 });

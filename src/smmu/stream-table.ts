@@ -1,0 +1,91 @@
+import { MEM_OK, type Memory } from '../memory/memory.ts';
+import { EVENT_TYPE } from '../spec/events.ts';
+import { OFFSET, STRTAB_BASE, STRTAB_BASE_CFG, STRTAB_FMT } from '../spec/registers.ts';
+import { L1STD, SPAN_MAX } from '../spec/stream-table.ts';
+import { STE_SIZE, STE_WORDS } from '../spec/ste.ts';
+import type { Fault } from './fault.ts';
+import type { Features } from './features.ts';
+import type { WalkObserver } from './walk-observer.ts';
+
+const BASE_LO = OFFSET.STRTAB_BASE >>> 2;
+const CFG = OFFSET.STRTAB_BASE_CFG >>> 2;
+
+/** Clears bits [bit:0] of the low half of an address; bit 0..63, with {@link alignHi}. */
+const alignLo = (lo: number, bit: number): number => (bit >= 31 ? 0 : (lo & (-2 << bit)) >>> 0);
+const alignHi = (hi: number, bit: number): number =>
+  bit < 32 ? hi : bit >= 63 ? 0 : (hi & (-2 << (bit - 32))) >>> 0;
+
+/** Finds Stream Table Entries in memory (3.3.1). Level 1 descriptors are read every time and never cached. */
+export class StreamTable {
+  observer: WalkObserver | undefined;
+  readonly #features: Features;
+  readonly #registers: Uint32Array;
+  readonly #memory: Memory;
+  readonly #fault: Fault;
+  readonly #l1std = new Uint32Array(2);
+  readonly #oasMaskHi: number;
+
+  constructor(features: Features, registers: Uint32Array, memory: Memory, fault: Fault) {
+    this.#features = features;
+    this.#registers = registers;
+    this.#memory = memory;
+    this.#fault = fault;
+    this.#oasMaskHi = 2 ** (features.oasBits - 32) - 1;
+  }
+
+  /**
+   * Reads the STE of a StreamID.
+   * @returns 0, C_BAD_STREAMID, or F_STE_FETCH with the address in `fault`
+   */
+  fetch(sid: number, ste: Uint32Array): number {
+    const registers = this.#registers;
+    const cfg = registers[CFG];
+    const LOG2SIZE = STRTAB_BASE_CFG.LOG2SIZE.of(cfg);
+    const size = Math.min(LOG2SIZE, this.#features.SIDSIZE);
+    // 6.3.25: the size is capped here and for the index, but not for the alignment below (6.3.24).
+    if (size < 32 && sid >>> size !== 0) return EVENT_TYPE.C_BAD_STREAMID;
+    const baseHi = STRTAB_BASE.ADDR.getHi(registers, BASE_LO) & this.#oasMaskHi;
+    const baseLo = STRTAB_BASE.ADDR.getLo(registers, BASE_LO);
+    if (!this.#features.twoLevelStreamTable || STRTAB_BASE_CFG.FMT.of(cfg) !== STRTAB_FMT.TwoLevel)
+      return this.#read(alignHi(baseHi, LOG2SIZE + 5), alignLo(baseLo, LOG2SIZE + 5), sid, ste);
+    let SPLIT = STRTAB_BASE_CFG.SPLIT.of(cfg);
+    // 6.3.25: the three sizes that there are; others act as 6.
+    if (SPLIT !== 8 && SPLIT !== 10) SPLIT = 6;
+    const align = Math.max(5, LOG2SIZE - SPLIT + 2);
+    const atHi = alignHi(baseHi, align);
+    const atLo = alignLo(baseLo, align);
+    const index = size > SPLIT ? sid >>> SPLIT : 0;
+    const at = atLo + index * 8;
+    const l1Hi = (atHi + (at > 0xffff_ffff ? 1 : 0)) >>> 0;
+    const l1Lo = at >>> 0;
+    const l1std = this.#l1std;
+    if (this.#memory.loadWords(l1Hi, l1Lo, l1std, 2) !== MEM_OK) return this.#abort(l1Hi, l1Lo);
+    if (this.observer !== undefined) this.observer.structure('L1STD', l1Hi, l1Lo, l1std);
+    const Span = L1STD.Span.get(l1std);
+    // 5.1.1, 7.3.3: nothing there, a reserved size, more than the split allows, or beyond its end.
+    if (Span === 0 || Span > SPAN_MAX || Span > SPLIT + 1) return EVENT_TYPE.C_BAD_STREAMID;
+    const l2Index = sid & ((1 << SPLIT) - 1);
+    if (l2Index >>> (Span - 1) !== 0) return EVENT_TYPE.C_BAD_STREAMID;
+    // 5.1: the array is aligned to its size.
+    return this.#read(
+      L1STD.L2Ptr.getHi(l1std) & this.#oasMaskHi,
+      alignLo(L1STD.L2Ptr.getLo(l1std), 5 + (Span - 1)),
+      l2Index,
+      ste,
+    );
+  }
+
+  #read(baseHi: number, baseLo: number, index: number, ste: Uint32Array): number {
+    const at = baseLo + index * STE_SIZE;
+    const hi = (baseHi + Math.floor(at / 0x1_0000_0000)) >>> 0;
+    const lo = at >>> 0;
+    if (this.#memory.loadWords(hi, lo, ste, STE_WORDS) !== MEM_OK) return this.#abort(hi, lo);
+    if (this.observer !== undefined) this.observer.structure('STE', hi, lo, ste);
+    return 0;
+  }
+
+  #abort(hi: number, lo: number): number {
+    this.#fault.fetch(hi, lo);
+    return EVENT_TYPE.F_STE_FETCH;
+  }
+}

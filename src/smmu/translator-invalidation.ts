@@ -1,0 +1,158 @@
+import {
+  CFGI_ALL_RANGE,
+  CMD_CFGI_CD,
+  CMD_CFGI_STE,
+  CMD_CFGI_STE_RANGE,
+  CMD_TLBI_EL2_VA,
+  CMD_TLBI_NH_ASID,
+  CMD_TLBI_NH_VA,
+  CMD_TLBI_S2_IPA,
+  COMMAND,
+  OPCODE,
+  TLBI_RANGE,
+} from '../spec/commands.ts';
+import { CR0, CR2, OFFSET } from '../spec/registers.ts';
+import type { ConfigurationCache } from './configuration-cache.ts';
+import type { Features } from './features.ts';
+import type { Tlb } from './tlb.ts';
+
+const CR0_WORD = OFFSET.CR0 >>> 2;
+const CR2_WORD = OFFSET.CR2 >>> 2;
+/** Larger ranges than this in 4 KB pages are all the same: beyond what the TLB takes apart. */
+const PAGES_MAX = 2 ** 30;
+
+/**
+ * High half of a VA with its top byte made copies of bit 55, as the TLB keeps it. Where TBI ignores that byte a command may
+ * carry any (4.4.1.1); elsewhere no entry could have another.
+ */
+export const withoutTag = (vaHi: number): number => ((vaHi << 8) >> 8) >>> 0;
+
+/** Carries out CFGI_* and TLBI_* commands on the caches (4.3, 4.4). Dropping more than was asked for is always legal. */
+export class Invalidation {
+  readonly #features: Features;
+  readonly #registers: Uint32Array;
+  readonly #tlb: Tlb;
+  readonly #configuration: ConfigurationCache;
+
+  constructor(features: Features, registers: Uint32Array, tlb: Tlb, configuration: ConfigurationCache) {
+    this.#features = features;
+    this.#registers = registers;
+    this.#tlb = tlb;
+    this.#configuration = configuration;
+  }
+
+  /** One legal command of four words at words[at]. Others change nothing. */
+  carryOut(words: Uint32Array, at: number): void {
+    const tlb = this.#tlb;
+    switch (COMMAND.Opcode.get(words, at)) {
+      case OPCODE.CMD_CFGI_STE:
+      // 4.3.4: all CDs of the StreamID; they are cached together with its STE.
+      case OPCODE.CMD_CFGI_CD_ALL:
+        this.#configuration.invalidateSte(CMD_CFGI_STE.StreamID.get(words, at));
+        break;
+      case OPCODE.CMD_CFGI_STE_RANGE: {
+        const Range = CMD_CFGI_STE_RANGE.Range.get(words, at);
+        this.#configuration.invalidateStes(
+          CMD_CFGI_STE_RANGE.StreamID.get(words, at),
+          Range === CFGI_ALL_RANGE ? 32 : Range + 1,
+        );
+        break;
+      }
+      case OPCODE.CMD_CFGI_CD:
+        this.#configuration.invalidateCd(
+          CMD_CFGI_CD.StreamID.get(words, at),
+          CMD_CFGI_CD.SubstreamID.get(words, at),
+        );
+        break;
+      case OPCODE.CMD_TLBI_NH_ALL:
+        if (this.#vmidWildcard()) tlb.invalidateAll();
+        else tlb.invalidateStage1(this.#vmid(words, at));
+        break;
+      case OPCODE.CMD_TLBI_NH_ASID:
+        if (this.#vmidWildcard()) tlb.invalidateAll();
+        else tlb.invalidateAsid(this.#vmid(words, at), CMD_TLBI_NH_ASID.ASID.get(words, at));
+        break;
+      case OPCODE.CMD_TLBI_NH_VA:
+        if (this.#vmidWildcard()) tlb.invalidateAll();
+        else
+          tlb.invalidateVa(
+            this.#vmid(words, at),
+            CMD_TLBI_NH_VA.ASID.get(words, at),
+            withoutTag(words[at + 3]),
+            words[at + 2] & ~0xfff,
+            this.#pages(words, at),
+            this.#leaf(words, at),
+          );
+        break;
+      case OPCODE.CMD_TLBI_NH_VAA:
+        if (this.#vmidWildcard()) tlb.invalidateAll();
+        else tlb.invalidateVaAllAsids(this.#vmid(words, at));
+        break;
+      case OPCODE.CMD_TLBI_S12_VMALL:
+        if (this.#vmidWildcard()) tlb.invalidateAll();
+        else tlb.invalidateVmid(this.#vmid(words, at));
+        break;
+      case OPCODE.CMD_TLBI_S2_IPA:
+        if (this.#vmidWildcard()) tlb.invalidateAll();
+        else
+          tlb.invalidateIpa(
+            this.#vmid(words, at),
+            CMD_TLBI_S2_IPA.Address.getHi(words, at),
+            CMD_TLBI_S2_IPA.Address.getLo(words, at),
+            this.#pages(words, at),
+            this.#leaf(words, at),
+          );
+        break;
+      case OPCODE.CMD_TLBI_NSNH_ALL:
+        tlb.invalidateAll();
+        break;
+      case OPCODE.CMD_TLBI_EL2_ASID:
+        tlb.invalidateEl2Asid(CMD_TLBI_EL2_VA.ASID.get(words, at));
+        break;
+      case OPCODE.CMD_TLBI_EL2_VA:
+        // 4.4.2: the ASID counts only with E2H. Plain EL2 is cached under ASID 0.
+        tlb.invalidateEl2Va(
+          CR2.E2H.get(this.#registers, CR2_WORD) === 1 ? CMD_TLBI_EL2_VA.ASID.get(words, at) : 0,
+          withoutTag(words[at + 3]),
+          words[at + 2] & ~0xfff,
+          this.#pages(words, at),
+          this.#leaf(words, at),
+        );
+        break;
+      case OPCODE.CMD_TLBI_EL2_ALL:
+      case OPCODE.CMD_TLBI_EL2_VAA:
+        tlb.invalidateEl2();
+        break;
+      default:
+    }
+  }
+
+  /** 4.4.2: VMIDs are matched only if there is stage 2. */
+  #vmid(words: Uint32Array, at: number): number {
+    return this.#features.S2P ? CMD_TLBI_NH_VA.VMID.get(words, at) : 0;
+  }
+
+  /** 6.3.9.1: low bits of VMIDs do not count, so one command means several VMIDs. */
+  #vmidWildcard(): boolean {
+    return CR0.VMW.get(this.#registers, CR0_WORD) !== 0;
+  }
+
+  /** Length of the range in 4 KB pages (4.4.1.1); without RIL or TG it is one address. */
+  #pages(words: Uint32Array, at: number): number {
+    const TG = this.#features.RIL ? TLBI_RANGE.TG.get(words, at) : 0;
+    if (TG === 0) return 1;
+    const granules = (TLBI_RANGE.NUM.get(words, at) + 1) * 2 ** TLBI_RANGE.SCALE.get(words, at);
+    return Math.min(granules * 4 ** (TG - 1), PAGES_MAX);
+  }
+
+  /** log2 of the size of the leaves that TTL and TG say are meant, or 0 if they do not say. */
+  #leaf(words: Uint32Array, at: number): number {
+    if (!this.#features.RIL) return 0;
+    const TG = TLBI_RANGE.TG.get(words, at);
+    const TTL = TLBI_RANGE.TTL.get(words, at);
+    // 4.4.1.1: level 1 of 16 KB has no blocks without DS; the hint is then no hint.
+    if (TG === 0 || TTL === 0 || (TG === 2 && TTL === 1 && !this.#features.DS)) return 0;
+    const log2Granule = 10 + 2 * TG;
+    return log2Granule + (3 - TTL) * (log2Granule - 3);
+  }
+}
