@@ -9,8 +9,8 @@ import type { RegisterPort } from './register-port.ts';
 
 const OVERFLOW = EVENTQ_PROD.OVFLG.inPlace;
 
-/** No device produces this many records while its driver does nothing but read them. */
-const RECORDS_PER_INTERRUPT = 2 ** 21;
+/** No device fills its queue so often while its driver does nothing but read it. */
+const QUEUES_PER_INTERRUPT = 64;
 
 export interface OutputQueueParts {
   readonly port: RegisterPort;
@@ -59,7 +59,7 @@ export class OutputQueue {
         take(record);
         taken += 1;
       }
-      if (taken > RECORDS_PER_INTERRUPT) {
+      if (taken > QUEUES_PER_INTERRUPT * 2 ** log2Size) {
         this.#parts.log.suspect(`${this.#parts.name} does not run empty`);
         return;
       }
