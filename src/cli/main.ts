@@ -40,6 +40,7 @@ program
   .option('-v, --verbose', 'every call to the host, every line of the guest')
   .option('--qemu <path>', 'real guest: the QEMU to use (>= 10.1)')
   .option('--kernel <path>', 'real guest: an arm64 kernel image')
+  .option('--busybox <path>', 'real guest: a static arm64 busybox')
   .option('--initrd <path>', 'real guest: an initramfs instead of ours')
   .option('--append <text>', 'real guest: more kernel command line')
   .action(async (scenario: string | undefined, options: object) => {

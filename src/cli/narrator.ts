@@ -1,6 +1,6 @@
-/** A run as a person reads it: a line for each step, with the two conditions and what became of the vEVENTQ. */
+/** A run as a person reads it: a table with a row for each step, and why the vEVENTQ is or is not there. */
 
-import type { Reporter, RunEvent } from '../machine/report.ts';
+import type { Reporter, RunEvent, VeventqState } from '../machine/report.ts';
 
 export interface NarratorOptions {
   readonly write: (line: string) => void;
@@ -10,20 +10,39 @@ export interface NarratorOptions {
 }
 
 const ESCAPES = { bold: 1, dim: 2, red: 31, green: 32, yellow: 33, cyan: 36 } as const;
+type Style = keyof typeof ESCAPES;
 
-/** @returns a reporter that writes text lines. */
+const STEP_WIDTH = 25;
+const COLUMNS = [
+  ['EVENTQEN', 8],
+  ['vIOMMU', 6],
+  ['vEVENTQ', 13],
+] as const;
+
+/** @returns a reporter that writes lines of text. A step's row is written when the next one begins. */
 export function narrator({ write, verbose, colour }: NarratorOptions): Reporter {
-  const paint = (style: keyof typeof ESCAPES, text: string): string =>
+  const paint = (style: Style, text: string): string =>
     colour ? `\u001b[${ESCAPES[style]}m${text}\u001b[0m` : text;
-  let step = '';
 
-  /** The step stands in the first column of the first line it causes. */
-  const line = (text: string): void => {
-    write(`   ${step.padEnd(26)} ${text}`.trimEnd());
-    step = '';
-  };
+  let step: string | undefined;
+  let texts: string[] = [];
+  let state: VeventqState | undefined;
+  let shown = '';
+
+  const columns = (values: readonly string[]): string =>
+    values.map((value, i) => value.padEnd(COLUMNS[i][1])).join('  ');
+  const margin = ' '.repeat(3 + STEP_WIDTH + 2 + columns(['', '', '']).length + 2);
+
   const flush = (): void => {
-    if (step !== '') line('');
+    if (step === undefined && texts.length === 0) return;
+    const { eventqen, viommu, veventq } = state ?? { eventqen: false, viommu: null, veventq: null };
+    const queue = veventq === null ? '-' : `${veventq.id}, depth ${veventq.depth}`;
+    const now = columns([eventqen ? '1' : '0', viommu === null ? '-' : String(viommu), queue]);
+    const head = `   ${(step ?? '').padEnd(STEP_WIDTH)}  ${paint(veventq === null ? 'yellow' : 'green', now)}`;
+    write(`${head}  ${texts[0] ?? ''}`.trimEnd());
+    for (const text of texts.slice(1)) write(margin + text);
+    step = undefined;
+    texts = [];
   };
 
   return (event: RunEvent): void => {
@@ -35,44 +54,45 @@ export function narrator({ write, verbose, colour }: NarratorOptions): Reporter 
         break;
       case 'case':
         flush();
+        state = undefined;
+        shown = '';
         write('');
         write(paint('bold', `${event.number}. ${event.title}`));
+        write(paint('dim', `   ${' '.repeat(STEP_WIDTH)}  ${columns(COLUMNS.map(([name]) => name))}`));
         break;
       case 'step':
         flush();
         step = event.text;
         break;
       case 'state': {
-        const viommu = event.viommu === null ? 'no vIOMMU' : `vIOMMU ${event.viommu}`;
-        const veventq =
-          event.veventq === null ? 'no vEVENTQ' : `vEVENTQ ${event.veventq.id}, depth ${event.veventq.depth}`;
-        line(
-          `EVENTQEN=${event.eventqen ? 1 : 0}, ${viommu.padEnd(9)} -> ${paint(event.veventq === null ? 'yellow' : 'green', veventq)}: ${event.why}`,
-        );
-        const attached = Object.entries(event.attached);
-        if (attached.length > 0)
-          line(paint('dim', attached.map(([name, what]) => `${name}: ${what}`).join(', ')));
+        state = event;
+        const attached = Object.entries(event.attached).map(([name, what]) => `${name} ${what}`);
+        const summary = JSON.stringify([event.eventqen, event.viommu, event.veventq, event.why, attached]);
+        if (summary === shown) break;
+        shown = summary;
+        texts.push(event.why);
+        if (attached.length > 0) texts.push(paint('dim', `Attached: ${attached.join(', ')}.`));
         break;
       }
       case 'operation':
-        if (verbose) line(paint('dim', `${event.operation} ${event.detail} = ${event.result}`));
+        if (verbose) texts.push(paint('dim', `${event.operation} ${event.detail} = ${event.result}`));
         break;
       case 'dma':
-        line(event.outcome === 'ok' ? event.text : paint('yellow', event.text));
+        texts.push(event.outcome === 'ok' ? event.text : paint('yellow', event.text));
         break;
       case 'event':
-        line(paint('cyan', `guest reads ${event.text}`));
-        if (verbose) line(paint('dim', event.words.join(' ')));
+        texts.push(paint('cyan', `The guest reads: ${event.text}`));
+        if (verbose) texts.push(paint('dim', event.words.join(' ')));
         break;
       case 'note':
-        line(event.text);
+        texts.push(event.text);
         break;
       case 'guest':
-        if (verbose) line(paint('dim', event.text));
+        if (verbose) texts.push(paint('dim', event.text));
         break;
       case 'expectation':
-        if (!event.ok) line(paint('red', `line ${event.line}: expected ${event.text}`));
-        else if (verbose) line(paint('dim', `as expected: ${event.text}`));
+        if (!event.ok) texts.push(paint('red', `Line ${event.line}: ${event.text}`));
+        else if (verbose) texts.push(paint('dim', `As expected: ${event.text}`));
         break;
       case 'end':
         flush();

@@ -1,0 +1,67 @@
+/** `vsmmu run`: plays a scenario and says what happens, for people or as JSON lines. */
+
+import { readFileSync } from 'node:fs';
+import { relative } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { Reporter } from '../../machine/report.ts';
+import { parseScenario } from '../../machine/scenario/parse.ts';
+import { runReferenceScenario } from '../../machine/scenario/reference-run.ts';
+import { EXIT, UsageError } from '../exit.ts';
+import { narrator } from '../narrator.ts';
+
+export interface RunOptions {
+  readonly guest?: string;
+  readonly host?: string;
+  readonly json?: boolean;
+  readonly verbose?: boolean;
+  readonly qemu?: string;
+  readonly kernel?: string;
+  readonly busybox?: string;
+  readonly initrd?: string;
+  readonly append?: string;
+}
+
+const DEFAULT_SCENARIO = { reference: 'three-orders.yaml', qemu: 'real-guest.yaml' } as const;
+
+/**
+ * @param file a scenario file; by default the one for the guest.
+ * @returns the exit code.
+ * @throws UsageError, ScenarioError, or an error with code UNSUPPORTED_HERE.
+ */
+export async function run(file: string | undefined, options: RunOptions): Promise<number> {
+  const guest = options.guest;
+  if (guest !== undefined && guest !== 'reference' && guest !== 'qemu')
+    throw new UsageError(`--guest is reference or qemu, not "${guest}".`);
+  if (options.host !== undefined && options.host !== 'sim')
+    throw new UsageError(`--host is sim, not "${options.host}".`);
+
+  const path =
+    file ??
+    fileURLToPath(new URL(`../../../scenarios/${DEFAULT_SCENARIO[guest ?? 'reference']}`, import.meta.url));
+  const scenario = parseScenario(read(path), file ?? relative('.', path), guest);
+  const report = reporter(options);
+  if (scenario.guest === 'reference') {
+    for (const option of ['qemu', 'kernel', 'busybox', 'initrd', 'append'] as const)
+      if (options[option] !== undefined) throw new UsageError(`--${option} needs --guest qemu.`);
+    const { failed } = runReferenceScenario(scenario, report);
+    return failed === 0 ? EXIT.Fine : EXIT.Failed;
+  }
+  const { runQemuScenario } = await import('../../machine/scenario/qemu-run.ts');
+  const { failed } = await runQemuScenario(scenario, options, report);
+  return failed === 0 ? EXIT.Fine : EXIT.Failed;
+}
+
+function read(path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch (error) {
+    throw new UsageError(`The scenario cannot be read: ${(error as Error).message}`);
+  }
+}
+
+function reporter({ json = false, verbose = false }: RunOptions): Reporter {
+  const write = (line: string): void => void process.stdout.write(`${line}\n`);
+  if (json) return (event) => write(JSON.stringify(event));
+  const colour = process.stdout.isTTY && (process.env['NO_COLOR'] ?? '') === '';
+  return narrator({ write, verbose, colour });
+}

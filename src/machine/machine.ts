@@ -1,0 +1,100 @@
+/**
+ * One guest's share of the hardware: RAM, an SMMU with an accelerator behind it, and slots for devices. It does not
+ * know what runs in the guest, nor whether the host is embedded.
+ */
+
+import { Accelerator, type AcceleratorState } from '../accel/accelerator.ts';
+import { AddressSpace } from '../accel/address-space.ts';
+import type { ReconcileReport } from '../accel/report.ts';
+import { hiOfNumber, loOfNumber } from '../bits/u64.ts';
+import type { Kernel } from '../iommufd/kernel.ts';
+import type { VfioDevice } from '../iommufd/vfio-device.ts';
+import type { Memory } from '../memory/memory.ts';
+import type { IdRegisters } from '../smmu/identification.ts';
+import type { InterruptPort, Trace } from '../smmu/ports.ts';
+import { Smmu } from '../smmu/smmu.ts';
+import type { Scheduler } from './scheduler.ts';
+
+export interface MachineOptions {
+  readonly kernel: Kernel;
+  readonly memory: Memory;
+  readonly ids: IdRegisters;
+  readonly interrupts: InterruptPort;
+  readonly scheduler: Scheduler;
+  /** Told of every reconcile. */
+  readonly observer?: (report: ReconcileReport) => void;
+  readonly trace?: Trace;
+}
+
+export class Machine {
+  readonly memory: Memory;
+  readonly smmu: Smmu;
+  readonly accelerator: Accelerator;
+  readonly #space: AddressSpace;
+
+  constructor({ kernel, memory, ids, interrupts, scheduler, observer, trace }: MachineOptions) {
+    this.memory = memory;
+    this.#space = new AddressSpace(kernel);
+    this.accelerator = new Accelerator({
+      space: this.#space,
+      ids,
+      ...(observer !== undefined && { observer }),
+    });
+    this.smmu = new Smmu({
+      ids,
+      memory,
+      interrupts,
+      backend: this.accelerator,
+      defer: () => scheduler.post(this.#goOn),
+      ...(trace !== undefined && { trace }),
+    });
+    this.accelerator.connect(this.smmu);
+    this.#scheduler = scheduler;
+  }
+
+  readonly #scheduler: Scheduler;
+  /** Carries on with commands that one doorbell left over, a bounded number at a time. */
+  readonly #goOn = (): void => {
+    if (this.smmu.run()) this.#scheduler.post(this.#goOn);
+  };
+
+  /**
+   * Adds guest RAM, for the SMMU and for DMA. Address and length are multiples of 4 KiB.
+   * @throws RangeError if it overlaps other RAM or the host's MSI window. @throws HostError if the host cannot map it.
+   */
+  addRam(gpa: number, bytes: Uint8Array): void {
+    this.memory.addRam(hiOfNumber(gpa), loOfNumber(gpa), bytes);
+    try {
+      this.accelerator.addRam(gpa, bytes);
+    } catch (error) {
+      this.memory.remove(hiOfNumber(gpa), loOfNumber(gpa), bytes.length);
+      throw error;
+    }
+  }
+
+  /**
+   * Plugs a host device, cold or hot.
+   * @param path its VFIO device file.
+   * @param sid the StreamID that the guest sees.
+   * @throws HostError if it cannot be served; nothing is left of the attempt.
+   */
+  plug(name: string, path: string, sid: number): VfioDevice {
+    return this.accelerator.plug({ name, path, sid });
+  }
+
+  /** Gives a device back to the host. */
+  unplug(name: string): void {
+    this.accelerator.unplug(name);
+  }
+
+  /** System reset: the SMMU and the devices are as after power-on, and no translation of before is left. */
+  reset(): void {
+    this.smmu.reset();
+    this.accelerator.reset();
+    for (const { name } of this.state.devices) this.accelerator.device(name)?.reset();
+  }
+
+  get state(): AcceleratorState {
+    return this.accelerator.state;
+  }
+}
