@@ -43,11 +43,9 @@ export interface CommandTarget {
   /** Carries out one legal CFGI_* or TLBI_* command. */
   invalidate(words: Uint32Array, at: number): void;
   /** CMD_RESUME; an unknown pair of StreamID and STAG is no error (4.7.1). */
-  resume?(sid: number, stag: number, retry: boolean, abort: boolean): void;
+  resume(sid: number, stag: number, retry: boolean, abort: boolean): void;
   /** CMD_STALL_TERM. */
-  terminateStalls?(sid: number): void;
-  /** CMD_SYNC: everything that earlier invalidations touched is finished or started again (4.7.3). */
-  synchronize?(): void;
+  terminateStalls(sid: number): void;
 }
 
 /** A batch whose commands are counted up in place. */
@@ -210,7 +208,7 @@ export class CommandQueue {
           );
         return CERROR.NONE;
       case ACTION.Resume:
-        this.#target.resume?.(
+        this.#target.resume(
           CMD_RESUME.StreamID.get(words, at),
           CMD_RESUME.STAG.get(words, at),
           CMD_RESUME.Ac.get(words, at) !== 0,
@@ -218,7 +216,7 @@ export class CommandQueue {
         );
         return CERROR.NONE;
       case ACTION.StallTerm:
-        this.#target.terminateStalls?.(CMD_RESUME.StreamID.get(words, at));
+        this.#target.terminateStalls(CMD_RESUME.StreamID.get(words, at));
         return CERROR.NONE;
       case ACTION.Sync:
         return this.#sync(words, at);
@@ -260,7 +258,6 @@ export class CommandQueue {
     const lo = CMD_SYNC.MSIAddress.getLo(words, at);
     const data = CMD_SYNC.MSIData.get(words, at);
     if (this.#batch.count > 0) this.#flush();
-    this.#target.synchronize?.();
     if (this.#atcTimeout) {
       // 4.7.3: not consumed, no signal; the next CMD_SYNC completes what else there was.
       this.#atcTimeout = false;

@@ -26,10 +26,7 @@ export function identificationProblems(ids: IdRegisters): string[] {
 
   must(d0.S1P === 1 || d0.S2P === 1, 'S1P or S2P must be 1: an SMMU has at least one stage.');
   must(d0.TTF === 2, 'TTF must be 2: the model has AArch64 tables only.');
-  must(
-    d0.TTENDIAN === 0 || d0.TTENDIAN === 2,
-    'TTENDIAN must be 0 or 2: the model has little-endian tables only.',
-  );
+  must(d0.TTENDIAN !== 1, 'TTENDIAN 1 is reserved.');
   must(d0.STALL_MODEL !== 3, 'STALL_MODEL 3 is reserved.');
   must(d0.ST_LEVEL <= 1, 'ST_LEVEL must be 0 or 1.');
   must(d0.HYP === 0 || both, 'HYP needs S1P and S2P.');

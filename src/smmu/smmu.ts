@@ -7,7 +7,7 @@ import type { Memory } from '../memory/memory.ts';
 import { EVENT_RECORD, EVENT_TYPE } from '../spec/events.ts';
 import { MAX_LOG2_QUEUE_SIZE } from '../spec/queues.ts';
 import { CR0, EVENTQ_PROD, GBPA, GERROR, IDR1, INTERFACE_SIZE, OFFSET } from '../spec/registers.ts';
-import { CommandQueue, type CommandTarget } from './command-queue.ts';
+import { CommandQueue } from './command-queue.ts';
 import { EventQueue } from './event-queue.ts';
 import { maxStreamId, outputAddressBits, type IdRegisters } from './identification.ts';
 import { Interrupts } from './interrupts.ts';
@@ -17,6 +17,7 @@ import {
   type EventStatus,
   type InterruptPort,
   type PageResponsePort,
+  type StallPort,
   type StreamBackend,
   type Trace,
 } from './ports.ts';
@@ -24,6 +25,7 @@ import { Queue } from './queue.ts';
 import { RegisterFile, wordOf } from './register-file.ts';
 import type { Outcome, Transaction, Translation } from './transaction.ts';
 import { Translator } from './translator.ts';
+import type { WalkObserver } from './walk-observer.ts';
 
 const CR0_WORD = wordOf(OFFSET.CR0);
 const CR0ACK_WORD = wordOf(OFFSET.CR0ACK);
@@ -45,20 +47,14 @@ export interface SmmuOptions {
   readonly backend?: StreamBackend;
   /** Takes the answers of CMD_PRI_RESP. */
   readonly responses?: PageResponsePort;
+  /** Learns what became of stalled transactions; without it nothing stalls. */
+  readonly stalls?: StallPort;
   /**
    * Asked to call {@link Smmu.run} soon, and again while it returns true. Without it a register write carries out all
    * the commands that are there.
    */
   readonly defer?: () => void;
   readonly trace?: Trace;
-}
-
-/** What a translator that can stall transactions has besides; each is called only if it is there. */
-interface StallHooks extends CommandTarget {
-  /** SMMUEN became 0: stalled transactions are terminated with an abort (6.3.9.6). */
-  smmuDisabled?(): void;
-  /** The event queue takes records again: those of stalled transactions were kept (7.2.1). */
-  eventQueueWritable?(): void;
 }
 
 export class Smmu {
@@ -75,7 +71,6 @@ export class Smmu {
   readonly #commands: CommandQueue;
   readonly #priq: Queue;
   readonly #translator: Translator;
-  readonly #hooks: StallHooks;
   readonly #backend: StreamBackend;
   readonly #defer: (() => void) | undefined;
   readonly #trace: Trace | undefined;
@@ -96,14 +91,14 @@ export class Smmu {
     this.#interrupts = new Interrupts(ids, this.registers, options.interrupts, trace);
     this.#events = new EventQueue(ids, this.#file, memory, this.#interrupts, trace);
     this.#translator = new Translator(ids, this.registers, memory, (words) => this.#recordOwn(words), trace);
-    this.#hooks = this.#translator;
+    this.#translator.stallPort = options.stalls;
     this.#commands = new CommandQueue(
       ids,
       this.registers,
       memory,
       this.#interrupts,
       this.#backend,
-      this.#hooks,
+      this.#translator,
       options.responses,
       trace,
     );
@@ -199,6 +194,14 @@ export class Smmu {
   }
 
   /**
+   * Shows each step that a transaction would take now, with the tables as they are: past all caches, no event is
+   * recorded, nothing stalls and no table is written.
+   */
+  observe(transaction: Transaction, result: Translation, observer: WalkObserver): Outcome {
+    return this.#translator.observe(transaction, result, observer);
+  }
+
+  /**
    * Reads the STE of a stream from memory, past all caches, and records nothing.
    * @param into 16 words.
    * @returns 0 if it is there and legal, else the EventType that using it would raise.
@@ -283,11 +286,11 @@ export class Smmu {
     const changed = value ^ this.registers[CR0ACK_WORD];
     this.registers[CR0ACK_WORD] = value;
     if ((changed & SMMUEN) !== 0) {
-      if ((value & SMMUEN) === 0) this.#hooks.smmuDisabled?.();
+      if ((value & SMMUEN) === 0) this.#translator.smmuDisabled();
       this.#backend.streamsChanged(0, this.#maxSid);
     }
     if ((changed & EVENTQEN) !== 0) {
-      if ((value & EVENTQEN) !== 0) this.#hooks.eventQueueWritable?.();
+      if ((value & EVENTQEN) !== 0) this.#translator.eventQueueWritable();
       this.#backend.eventQueueChanged();
     }
     if ((changed & value & CMDQEN) !== 0) this.#doorbell();
@@ -308,7 +311,7 @@ export class Smmu {
   /** The event queue may take records again: tells those who met it full. */
   #lookForRoom(): void {
     if (!this.#events.roomAppeared()) return;
-    this.#hooks.eventQueueWritable?.();
+    this.#translator.eventQueueWritable();
     this.#backend.eventQueueChanged();
   }
 

@@ -33,6 +33,7 @@ const FEATURES = [
   QEMU_LIKE,
   identify(QEMU_LIKE, { MSI: 1, ATS: 1, PRI: 1, PRIQS: 19, HYP: 1, SSIDSIZE: 20, SIDSIZE: 32 }),
   identify(QEMU_LIKE, { STALL_MODEL: 0, STALL_MAX: 4, RIL: 0, S2P: 0 }),
+  identify(QEMU_LIKE, { STALL_MODEL: 2, STALL_MAX: 2, HTTU: 3, OAS: 6, DS: 1, VAX: 1, TTENDIAN: 0 }),
 ];
 
 /** mulberry32, so that a failing case is named by its seed. */
@@ -68,6 +69,8 @@ function misbehave(seed: number, steps: number): string | undefined {
       eventQueueChanged() {},
       invalidate: () => (next() % 16 === 0 ? INVALIDATE.AtcInvTimeout : INVALIDATE.Complete),
     },
+    responses: { respond() {} },
+    stalls: { resolved() {} },
     ...(seed % 2 === 0 && { defer: () => void deferred++ }),
   });
   const transaction = new Transaction();
