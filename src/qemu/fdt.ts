@@ -48,7 +48,9 @@ function cString(blob: Uint8Array, at: number, end: number, what: string): strin
  * Reads a blob. Properties are copied, so the result does not keep the blob alive.
  * @throws {QemuError} BAD_DEVICE_TREE if any part lies outside the blob or the structure is not well formed.
  */
-export function readFdt(blob: Uint8Array): Fdt {
+export function readFdt(source: Uint8Array): Fdt {
+  // A Buffer's `slice` does not copy; a Uint8Array's does.
+  const blob = new Uint8Array(source.buffer, source.byteOffset, source.length);
   if (blob.length < HEADER_BYTES) throw bad(`${blob.length} bytes are too few for a header`);
   const view = new DataView(blob.buffer, blob.byteOffset, blob.length);
   const u32 = (at: number): number => view.getUint32(at);
