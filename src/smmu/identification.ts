@@ -43,7 +43,7 @@ export interface QemuProperties {
 }
 
 /**
- * A guest-facing stage 1 SMMU that Linux drives without complaint: 48-bit addresses, 4 KiB and 64 KiB granules, range
+ * A guest-facing stage 1 SMMU that Linux drives without complaint: 44-bit addresses, 4 KiB and 64 KiB granules, range
  * invalidation, 65,536 StreamIDs, queues of up to 256 entries.
  */
 export const GUEST_DEFAULT: IdRegisters = {
@@ -52,7 +52,7 @@ export const GUEST_DEFAULT: IdRegisters = {
   IDR2: 0,
   IDR3: 0x404,
   IDR4: 0,
-  IDR5: 0x55,
+  IDR5: 0x54,
   IIDR: 0,
   AIDR: 1,
 };
