@@ -162,12 +162,12 @@ describe('what the host says of itself', () => {
     const { bytes } = iommufd.scratch;
     const view = new DataView(bytes.buffer);
     kernel.ioctl = ((ioctl) => (fd: number, request: number, arg: Uint8Array) => {
-      const errno = ioctl.call(kernel, fd, request, arg);
+      const errno = ioctl(fd, request, arg);
       [1, 0, 0x0d44_101b, 0x0273_0010, 0, 0x1414, 0, 0x74, 0x43b, 1].forEach((word, i) =>
         view.setUint32(4 * i, word, true),
       );
       return errno;
-    })(kernel.ioctl);
+    })(kernel.ioctl.bind(kernel));
     expect(getHostInfo(iommufd, 1)).toEqual({
       idr: [0x0d44_101b, 0x0273_0010, 0, 0x1414, 0, 0x74],
       IIDR: 0x43b,
