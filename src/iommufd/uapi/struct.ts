@@ -114,14 +114,14 @@ export class Struct<M extends Members> {
 }
 
 /** An ioctl: its number, the structure that its argument points to, and the least size that the kernel takes. */
-export class Ioctl<M extends Members> extends Struct<M> {
+export class Ioctl<M extends Members, N extends string = string> extends Struct<M> {
   /** As in the header: `IOMMU_VIOMMU_ALLOC`. */
-  readonly ioctl: string;
+  readonly ioctl: N;
   readonly request: number;
   /** In bytes. */
   readonly minSize: number;
 
-  constructor(ioctl: string, request: number, struct: string, minSize: number, size: number, members: M) {
+  constructor(ioctl: N, request: number, struct: string, minSize: number, size: number, members: M) {
     super(struct, size, members);
     this.ioctl = ioctl;
     this.request = request;
