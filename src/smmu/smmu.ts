@@ -26,7 +26,6 @@ import { RegisterFile, wordOf } from './register-file.ts';
 import type { Outcome, Transaction, Translation } from './transaction.ts';
 import { Translator } from './translator.ts';
 import type { WalkObserver } from './walk-observer.ts';
-import type { WalkObserver } from './walk-observer.ts';
 
 const CR0_WORD = wordOf(OFFSET.CR0);
 const CR0ACK_WORD = wordOf(OFFSET.CR0ACK);
@@ -48,8 +47,6 @@ export interface SmmuOptions {
   readonly backend?: StreamBackend;
   /** Takes the answers of CMD_PRI_RESP. */
   readonly responses?: PageResponsePort;
-  /** Learns what became of stalled transactions; without it nothing stalls. */
-  readonly stalls?: StallPort;
   /** Learns what became of stalled transactions; without it nothing stalls. */
   readonly stalls?: StallPort;
   /**
@@ -199,14 +196,6 @@ export class Smmu {
   /**
    * Shows each step that a transaction would take now, with the tables as they are: past all caches, no event is
    * recorded, nothing stalls and no table is written.
-   */
-  observe(transaction: Transaction, result: Translation, observer: WalkObserver): Outcome {
-    return this.#translator.observe(transaction, result, observer);
-  }
-
-  /**
-   * Shows each step that a transaction would take now: past all caches, without events, and without changing anything
-   * but `result`.
    */
   observe(transaction: Transaction, result: Translation, observer: WalkObserver): Outcome {
     return this.#translator.observe(transaction, result, observer);
