@@ -27,7 +27,7 @@ const PROVIDE = [
   'Give them to "vsmmu run --guest qemu" by hand:',
   '  --qemu PATH     qemu-system-aarch64, version 10.1 or later, built with vfio-user-pci',
   '  --kernel PATH   an arm64 Linux image with ARM_SMMU_V3, PCI_HOST_GENERIC, PL011 and NVMe built in',
-  '  --busybox PATH  a static arm64 busybox',
+  '  --busybox PATH  a static arm64 busybox, or --initrd PATH with an initramfs of your own',
   'With apt and the package debian-archive-keyring, VSMMU_DEBIAN_MIRROR=URL names a mirror to fetch them from.',
 ].join('\n');
 

@@ -16,6 +16,7 @@ export type Part<T> =
 export interface LabStatus {
   qemu: Part<QemuProgram>;
   kernel: Part<string>;
+  /** Or the user's own initramfs. */
   busybox: Part<string>;
   /** Only for tests; a lab is complete without it. */
   olderKernel: Part<string>;
@@ -26,13 +27,17 @@ export interface LabOverrides {
   qemu?: string | undefined;
   kernel?: string | undefined;
   busybox?: string | undefined;
+  /** An initramfs instead of ours; busybox is not needed then. */
+  initrd?: string | undefined;
 }
 
 /** A complete lab. */
 export interface Lab {
   qemu: QemuProgram;
   kernel: string;
-  busybox: string;
+  /** What our initramfs is made of, or else the user's own. */
+  busybox?: string;
+  initrd?: string;
   olderKernel: string | undefined;
   /** One line for each part, for people. */
   description: string[];
@@ -128,7 +133,7 @@ export async function labStatus(
   return {
     qemu: await findQemu(overrides.qemu, environment),
     kernel: await file(overrides.kernel, 'kernel', 'image'),
-    busybox: await file(overrides.busybox, 'busybox', 'program'),
+    busybox: await file(overrides.initrd ?? overrides.busybox, 'busybox', 'program'),
     olderKernel: await file(undefined, 'kernel-stable', 'image'),
   };
 }
@@ -137,7 +142,7 @@ export async function labStatus(
 const PARTS = [
   ['qemu', '--qemu', 'a qemu-system-aarch64 of version 10.1 or later with vfio-user-pci'],
   ['kernel', '--kernel', 'an arm64 Linux kernel image with ARM_SMMU_V3 and NVMe built in'],
-  ['busybox', '--busybox', 'a static arm64 busybox'],
+  ['busybox', '--busybox', 'a static arm64 busybox, or --initrd with an initramfs of your own'],
 ] as const;
 
 /** The lines that say what is there, what is missing, and how to get that. */
@@ -148,7 +153,7 @@ export function describeStatus(status: LabStatus): string[] {
     lines.push(
       part.found
         ? `${name}: ${part.description}`
-        : `${name}: missing (${part.reason}); needed is ${what} (${option})`,
+        : `${name}: missing (${part.reason}); needed is ${option}: ${what}`,
     );
   }
   return lines;
@@ -177,7 +182,7 @@ export async function requireLab(
   return {
     qemu: qemu.value,
     kernel: kernel.value,
-    busybox: busybox.value,
+    ...(overrides.initrd === undefined ? { busybox: busybox.value } : { initrd: overrides.initrd }),
     olderKernel: olderKernel.found ? olderKernel.value : undefined,
     description: describeStatus(status),
   };
