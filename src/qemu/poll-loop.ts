@@ -19,6 +19,9 @@ const NO_TASKS: Tasks = { idle: true, run() {} };
 /** Tasks between two looks at the descriptors. */
 const SLICE = 64;
 
+/** A worker that another thread terminates notices when `ppoll` returns. */
+const LONGEST_WAIT_MS = 1000;
+
 /** A descriptor that the loop looks at. */
 export interface Watched {
   /** What to wait for; the end of a stream and errors are always told. */
@@ -95,7 +98,7 @@ export class PollLoop {
   /** Turns until {@link stop}. */
   run(): void {
     this.#stopped = false;
-    while (!this.#stopped) this.turn(-1);
+    while (!this.#stopped) this.turn(LONGEST_WAIT_MS);
   }
 
   /** Ends {@link run} after the turn that is going on. */
