@@ -36,14 +36,14 @@ export const LAYOUT = {
 export const SMMU_INTID = { eventq: 140, priq: 141, sync: 142, gerror: 143 } as const;
 
 /** How the SMMU interrupts. */
-export type SmmuInterrupts =
+export type InterruptKind =
   /** Four edge-triggered SPIs, raised with a write to the GICv2m frame. */
   | 'wired'
   /** Message-signalled: the guest programs address and data in the *_IRQ_CFG registers (needs IDR0.MSI). */
   | 'msi';
 
 export interface DeviceTreeOptions {
-  interrupts?: SmmuInterrupts;
+  interrupts?: InterruptKind;
   /** The host can walk what the guest's CPU caches hold (IDR0.COHACC); true unless told otherwise. */
   coherent?: boolean;
 }

@@ -10,7 +10,7 @@ import {
   MAX_ROOT_PORTS,
   type PluggedDevice,
 } from './command-line.ts';
-import { addSmmu, disableUnusedDevices, type SmmuInterrupts } from './device-tree.ts';
+import { addSmmu, disableUnusedDevices, type InterruptKind } from './device-tree.ts';
 import { QemuError } from './errors.ts';
 import { readFdt, writeFdt } from './fdt.ts';
 import { Guest } from './guest.ts';
@@ -41,7 +41,7 @@ export interface LaunchOptions {
   folder: RunFolder;
   machine?: Partial<MachineOptions>;
   /** Where the SMMU's vfio-user server listens; without one the guest has no SMMU. */
-  smmu?: { socket: string; interrupts?: SmmuInterrupts };
+  smmu?: { socket: string; interrupts?: InterruptKind };
   /** Devices that are there at power-on; their servers listen already. */
   devices?: readonly PluggedDevice[];
 }
