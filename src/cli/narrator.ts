@@ -19,6 +19,8 @@ const COLUMNS = [
   ['vEVENTQ', 13],
 ] as const;
 
+const count = (n: number, what: string): string => `${n} ${what}${n === 1 ? '' : 's'}`;
+
 /** @returns a reporter that writes lines of text. A step's row is written when the next one begins. */
 export function narrator({ write, verbose, colour }: NarratorOptions): Reporter {
   const paint = (style: Style, text: string): string =>
@@ -58,7 +60,9 @@ export function narrator({ write, verbose, colour }: NarratorOptions): Reporter 
         shown = '';
         write('');
         write(paint('bold', `${event.number}. ${event.title}`));
-        write(paint('dim', `   ${' '.repeat(STEP_WIDTH)}  ${columns(COLUMNS.map(([name]) => name))}`));
+        write(
+          paint('dim', `   ${' '.repeat(STEP_WIDTH)}  ${columns(COLUMNS.map(([name]) => name))}`.trimEnd()),
+        );
         break;
       case 'step':
         flush();
@@ -66,11 +70,11 @@ export function narrator({ write, verbose, colour }: NarratorOptions): Reporter 
         break;
       case 'state': {
         state = event;
-        const attached = Object.entries(event.attached).map(([name, what]) => `${name} ${what}`);
-        const summary = JSON.stringify([event.eventqen, event.viommu, event.veventq, event.why, attached]);
-        if (summary === shown) break;
-        shown = summary;
-        texts.push(event.why);
+        const attached = Object.entries(event.attached).map(([name, what]) => `${name}: ${what}`);
+        const now = `${event.why} ${attached.join(', ')}`;
+        if (now === shown) break;
+        shown = now;
+        if (event.change !== 'kept') texts.push(event.why);
         if (attached.length > 0) texts.push(paint('dim', `Attached: ${attached.join(', ')}.`));
         break;
       }
@@ -87,6 +91,10 @@ export function narrator({ write, verbose, colour }: NarratorOptions): Reporter 
       case 'note':
         texts.push(event.text);
         break;
+      case 'host':
+        // Of the lines about one event, the decoded one is enough.
+        if (verbose || / event: /.test(event.text)) texts.push(paint('dim', `The host logs: ${event.text}`));
+        break;
       case 'guest':
         if (verbose) texts.push(paint('dim', event.text));
         break;
@@ -99,10 +107,13 @@ export function narrator({ write, verbose, colour }: NarratorOptions): Reporter 
         write('');
         write(
           event.failed === 0
-            ? paint('green', `${event.cases} cases, ${event.expectations} expectations, all met.`)
+            ? paint(
+                'green',
+                `${count(event.cases, 'case')}, ${count(event.expectations, 'expectation')}, all met.`,
+              )
             : paint(
                 'red',
-                `${event.cases} cases, ${event.failed} of ${event.expectations} expectations not met.`,
+                `${count(event.cases, 'case')}, ${event.failed} of ${count(event.expectations, 'expectation')} not met.`,
               ),
         );
         break;

@@ -7,7 +7,9 @@ export interface VeventqState {
   /** Id of the vIOMMU, or null if there is none. */
   readonly viommu: number | null;
   readonly veventq: { readonly id: number; readonly depth: number } | null;
-  /** Why a vEVENTQ was or was not allocated, or was closed, in one sentence. */
+  /** What the step did to the vEVENTQ: allocated, reallocated, closed, kept, absent, refused. */
+  readonly change: string;
+  /** Why it was or was not allocated, or was closed, in one sentence. */
   readonly why: string;
   /** What each plugged device is attached to. */
   readonly attached: Readonly<Record<string, string>>;
@@ -51,7 +53,10 @@ export type RunEvent =
     }
   /** Something that a person following along may want to know. */
   | { readonly kind: 'note'; readonly text: string }
+  /** A line of the guest kernel's log. */
   | { readonly kind: 'guest'; readonly text: string }
+  /** A line of the host kernel's log. */
+  | { readonly kind: 'host'; readonly text: string }
   | { readonly kind: 'expectation'; readonly line: number; readonly ok: boolean; readonly text: string }
   | { readonly kind: 'end'; readonly cases: number; readonly expectations: number; readonly failed: number };
 

@@ -1,6 +1,6 @@
 /** Plays a scenario with the embedded guest on the embedded host. Each case has a fresh machine. */
 
-import { callArguments, callResult, type ReconcileReport } from '../../accel/report.ts';
+import { callArguments, callResult, type QueueReport, type ReconcileReport } from '../../accel/report.ts';
 import { hiOf, loOf } from '../../bits/u64.ts';
 import { GuestDriverError } from '../../guest/errors.ts';
 import type { GuestDomain } from '../../guest/domain.ts';
@@ -81,6 +81,8 @@ class CaseRun {
   /** Devices that the guest's driver has been told of. */
   readonly #known = new Set<string>();
   readonly #domains = new Map<string, Domain>();
+  /** What this step did to the vEVENTQ, if anything. */
+  #queueReport: QueueReport | undefined;
   #events: ObservedEvent[] = [];
   #ioctls = 0;
   #pattern = 0;
@@ -92,7 +94,7 @@ class CaseRun {
       devices: scenario.devices,
       smmu: scenario.host.smmu,
       scheduler: this.#scheduler,
-      log: (text) => report({ kind: 'note', text: `Host log: ${text}` }),
+      log: (text) => report({ kind: 'host', text }),
     });
     this.#machine = new Machine({
       kernel: this.#host.kernel,
@@ -122,6 +124,7 @@ class CaseRun {
         continue;
       }
       this.#report({ kind: 'step', line: step.line, action: step.action, text: describeStep(step) });
+      this.#queueReport = undefined;
       try {
         this.#do(step);
       } catch (error) {
@@ -296,7 +299,10 @@ class CaseRun {
     return untranslated ? iova : undefined;
   }
 
-  #reconciled({ operations }: ReconcileReport): void {
+  #reconciled({ operations, queue }: ReconcileReport): void {
+    // A step may set off several rounds; the one that changed something says why.
+    const changed = queue.change !== 'kept' && queue.change !== 'absent';
+    if (this.#queueReport === undefined || changed) this.#queueReport = queue;
     this.#ioctls += operations.length;
     for (const call of operations)
       this.#report({
@@ -339,7 +345,7 @@ class CaseRun {
       eventqen: eventqEnabled,
       viommu: viommu ?? null,
       veventq: veventq === undefined ? null : { id: veventq.id, depth: veventq.depth },
-      why: queue.why,
+      ...(this.#queueReport ?? queue),
       attached: Object.fromEntries(devices.map(({ name, attached }) => [name, attached])),
     });
   }

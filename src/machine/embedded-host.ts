@@ -1,0 +1,96 @@
+/** The embedded host as a scenario describes it: one physical SMMU, and a VFIO device for each named device. */
+
+import { hiOf, loOf } from '../bits/u64.ts';
+import { DmaTester } from '../host/sim/functions/dma-tester.ts';
+import { NvmeFunction } from '../host/sim/functions/nvme.ts';
+import type { PciFunction } from '../host/sim/pci-function.ts';
+import type { PciSlot } from '../host/sim/pci-slot.ts';
+import { LAB_SMMU, SERVER_SMMU } from '../host/sim/profiles.ts';
+import { SimHost } from '../host/sim/sim-host.ts';
+import type { Kernel } from '../iommufd/kernel.ts';
+import type { Outcome } from '../smmu/transaction.ts';
+import type { Scheduler } from './scheduler.ts';
+
+export interface HostDevice {
+  readonly name: string;
+  readonly function: 'dma-tester' | 'nvme';
+}
+
+export interface EmbeddedHostOptions {
+  readonly devices: readonly HostDevice[];
+  /** Which physical SMMU: like QEMU's own, or a server part with ATS, SubstreamIDs and forced write-back. */
+  readonly smmu: 'qemu' | 'server';
+  readonly scheduler: Scheduler;
+  /** Told every line of the host's log. */
+  readonly log?: (line: string) => void;
+  /** Milliseconds, for the limit on log lines; without it time stands still. */
+  readonly now?: () => number;
+}
+
+/** Where the host's own buses put the devices; nothing that a guest sees. */
+const FIRST_BUS = 0x41;
+
+export class EmbeddedHost {
+  readonly #host: SimHost;
+  readonly #slots = new Map<string, PciSlot>();
+
+  constructor({ devices, smmu: profile, scheduler, log, now }: EmbeddedHostOptions) {
+    this.#host = new SimHost({
+      schedule: scheduler.post,
+      ...(log !== undefined && { log }),
+      ...(now !== undefined && { now }),
+    });
+    const smmu = this.#host.addSmmu({
+      name: '2b400000.iommu',
+      ids: profile === 'server' ? SERVER_SMMU : LAB_SMMU,
+    });
+    for (const [i, { name, function: kind }] of devices.entries()) {
+      const bus = FIRST_BUS + i;
+      const slot = this.#host.addDevice({
+        path: `/dev/vfio/devices/vfio${i}`,
+        address: `0000:${bus.toString(16)}:00.0`,
+        smmu,
+        sid: bus << 8,
+        function: makeFunction(kind, name, scheduler),
+      });
+      this.#slots.set(name, slot);
+    }
+  }
+
+  get kernel(): Kernel {
+    return this.#host;
+  }
+
+  /** The VFIO device file. */
+  pathOf(name: string): string {
+    return this.#slot(name).path;
+  }
+
+  /** Has a device do one DMA on its own account. @param bytes what it writes, or what is filled by what it reads. */
+  dma(name: string, write: boolean, iova: bigint, bytes: Uint8Array): Outcome {
+    const slot = this.#slot(name);
+    return write ? slot.write(hiOf(iova), loOf(iova), bytes) : slot.read(hiOf(iova), loOf(iova), bytes);
+  }
+
+  /** Live iommufd objects by kind. */
+  objects(): Record<string, number> {
+    const counts: Record<string, number> = {};
+    for (const { type } of this.#host.snapshotOfObjects()) counts[type] = (counts[type] ?? 0) + 1;
+    return counts;
+  }
+
+  #slot(name: string): PciSlot {
+    const slot = this.#slots.get(name);
+    if (slot === undefined) throw new RangeError(`The host has no device "${name}"`);
+    return slot;
+  }
+}
+
+function makeFunction(kind: HostDevice['function'], name: string, scheduler: Scheduler): PciFunction {
+  if (kind === 'dma-tester') return new DmaTester();
+  const nvme: NvmeFunction = new NvmeFunction({
+    serial: `vsmmu-${name}`.slice(0, 20),
+    defer: () => scheduler.post(() => void nvme.run()),
+  });
+  return nvme;
+}
