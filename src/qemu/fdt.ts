@@ -136,7 +136,9 @@ class Output {
   }
 
   u32(value: number): void {
-    this.view.setUint32(this.reserve(4), value);
+    // Reserving may replace the view.
+    const at = this.reserve(4);
+    this.view.setUint32(at, value);
   }
 
   /** Bytes, then zeros up to a multiple of four. */

@@ -149,6 +149,15 @@ describe('writing', () => {
     expect(() => writeFdt(tree(node('a\0b')))).toThrow(QemuError);
   });
 
+  it('loses nothing when the blob outgrows its buffer at any token', () => {
+    for (let length = 4000; length <= 4104; length += 4) {
+      const fdt = tree(
+        node('', [['filler', new Uint8Array(length)]], [node('a', [['b', cells(1)]], [node('c')])]),
+      );
+      expect(readFdt(writeFdt(fdt)).root).toEqual(fdt.root);
+    }
+  });
+
   it('keeps each property name once', () => {
     const one = writeFdt(tree(node('', [['compatible', strings('x')]])));
     const two = writeFdt(
