@@ -24,6 +24,7 @@ import { VfioFile } from './vfio-cdev.ts';
 
 export const IOMMUFD_PATH = '/dev/iommu';
 const DEFAULT_FD_LIMIT = 1024;
+const O_RDWR = 0x2;
 
 export interface SimHostOptions {
   /** Runs a task later, in order, and never from inside this call. */
@@ -249,6 +250,16 @@ export class SimHost implements Kernel {
   /** Pending POLLIN and POLLOUT, or POLLNVAL. */
   poll(fd: Fd): number {
     return this.#files.get(fd)?.poll() ?? POLLNVAL;
+  }
+
+  /** lseek(2): nothing here has a position. */
+  lseek(fd: Fd): number {
+    return this.#files.get(fd) === undefined ? -ERRNO.EBADF : -ERRNO.ESPIPE;
+  }
+
+  /** F_GETFD and F_GETFL of an open descriptor: all are close-on-exec and O_RDWR. */
+  flags(_fd: Fd): { readonly closeOnExec: boolean; readonly status: number } {
+    return { closeOnExec: true, status: O_RDWR };
   }
 
   eventfd(): Fd {

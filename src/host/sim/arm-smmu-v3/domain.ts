@@ -36,7 +36,7 @@ export abstract class PagingDomain {
   readonly pageSize = 4096;
 
   map(iova: number, pa: number, size: number, protection: Protection, blocks: boolean): void {
-    this.table.map(iova, pa, size, protection, blocks);
+    if (this.table.map(iova, pa, size, protection, blocks)) this.flush();
   }
 
   /** Removes mappings; when this returns, no device can use them any more. */

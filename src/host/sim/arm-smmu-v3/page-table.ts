@@ -59,6 +59,7 @@ export class PageTable {
   readonly #memory: HostMemory;
   readonly #rootSize: number;
   readonly #fwb: boolean;
+  #replacedTables = 0;
 
   constructor(memory: HostMemory, options: PageTableOptions) {
     this.#memory = memory;
@@ -79,10 +80,13 @@ export class PageTable {
   /**
    * Maps [iova, iova + size) to [pa, pa + size), replacing what was there. All are multiples of 4 KiB inside the input
    * and output ranges.
+   * @returns whether a table was replaced, so that what the SMMU holds of it has to be dropped.
    */
-  map(iova: number, pa: number, size: number, protection: Protection, blocks: boolean): void {
+  map(iova: number, pa: number, size: number, protection: Protection, blocks: boolean): boolean {
+    const tables = this.#replacedTables;
     let done = 0;
     while (done < size) done += this.#mapOne(iova + done, pa + done, size - done, protection, blocks);
+    return this.#replacedTables !== tables;
   }
 
   /** Removes [iova, iova + size), which covers whole mappings of {@link map}. */
@@ -127,7 +131,10 @@ export class PageTable {
           pa % covered === 0);
       if (fits) {
         this.#memory.store64(entry, hiOfNumber(pa), this.#leafLow(pa, level, protection));
-        if (next !== undefined) this.#freeTable(next, level + 1, ENTRIES);
+        if (next !== undefined) {
+          this.#replacedTables += 1;
+          this.#freeTable(next, level + 1, ENTRIES);
+        }
         return covered;
       }
       if (next === undefined) {

@@ -104,6 +104,14 @@ export class IommufdFile extends OpenFile {
     return handle(new Command(this.context, ioctl, arg, size));
   }
 
+  override pread(_into: Uint8Array, _offset: number): number {
+    return -ERRNO.EINVAL;
+  }
+
+  override pwrite(_from: Uint8Array, _offset: number): number {
+    return -ERRNO.EINVAL;
+  }
+
   override release(): void {
     this.context.unpin();
   }

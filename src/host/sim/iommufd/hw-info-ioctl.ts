@@ -17,8 +17,6 @@ import type { Command } from './context.ts';
 
 /** IDR0.HTTU: access and dirty flags. */
 const HTTU_DIRTY = 2;
-/** A user buffer longer than this is cleared only so far. */
-const MAX_CLEARED = 65_536;
 
 export function getHwInfo(command: Command<typeof IOMMU_GET_HW_INFO.members>): Errno {
   const { context, values } = command;
@@ -36,9 +34,11 @@ export function getHwInfo(command: Command<typeof IOMMU_GET_HW_INFO.members>): E
     aidr: ids.AIDR,
   });
   if (values.data_len > 0) {
-    const bytes = new Uint8Array(Math.min(values.data_len, MAX_CLEARED));
+    const to = context.ports.user.find(values.data_uptr, values.data_len);
+    if (to === undefined) return ERRNO.EFAULT;
+    const bytes = to.bytes.subarray(to.offset, to.offset + values.data_len);
+    bytes.fill(0);
     bytes.set(info.subarray(0, bytes.length));
-    if (!context.ports.user.copyOut(values.data_uptr, bytes)) return ERRNO.EFAULT;
   }
   const dirty = IDR0.HTTU.of(ids.IDR0) >= HTTU_DIRTY && IDR0.COHACC.of(ids.IDR0) === 1;
   return command.respond({

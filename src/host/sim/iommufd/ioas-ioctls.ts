@@ -62,9 +62,10 @@ export function allowIovas({ context, values }: Command<typeof IOMMU_IOAS_ALLOW_
       return ERRNO.EFAULT;
     const range = iommu_iova_range.decode(bytes);
     if (range.start > range.last) return ERRNO.EINVAL;
-    if (ranges.some((other) => other.start <= range.last && range.start <= other.last)) return ERRNO.EINVAL;
     ranges.push(range);
   }
+  ranges.sort((a, b) => (a.start < b.start ? -1 : 1));
+  for (let i = 1; i < ranges.length; i++) if (ranges[i].start <= ranges[i - 1].last) return ERRNO.EINVAL;
   return ioas.allow(ranges);
 }
 
