@@ -50,7 +50,7 @@ export interface QueueReader {
 }
 
 /** What a failure concerns: what all streams need, one of the shared parts, or `device` and its name. */
-export type Concern = 'foundation' | 'memory' | 'veventq' | 'flush' | 'teardown' | `device ${string}`;
+export type Concern = 'foundation' | 'veventq' | 'flush' | 'teardown' | `device ${string}`;
 
 export class Actual {
   readonly space: AddressSpace;

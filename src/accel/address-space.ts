@@ -42,16 +42,11 @@ export class AddressSpace {
     return this.#ioas?.id;
   }
 
-  /** The IOAS is there and holds all RAM. */
-  get complete(): boolean {
-    return this.#ioas !== undefined && this.#ram.every(({ memory }) => memory !== undefined);
-  }
-
   /**
    * Adds RAM, and maps it if devices are there.
    * @param gpa guest-physical address; it and the length are multiples of the host's page size.
-   * @throws RangeError if it touches the MSI window or other RAM. @throws HostError if it cannot be mapped; it is
-   * then tried again when a device comes.
+   * @throws RangeError if it touches the MSI window or other RAM. @throws HostError if it cannot be mapped; it is then
+   * not added.
    */
   addRam(gpa: number, bytes: Uint8Array, writable = true): void {
     const overlaps = (start: number, size: number): boolean =>
@@ -62,8 +57,9 @@ export class AddressSpace {
       );
     if (this.#ram.some((other) => overlaps(other.gpa, other.bytes.length)))
       throw new RangeError(`RAM at 0x${gpa.toString(16)} overlaps other RAM`);
-    this.#ram.push({ gpa, bytes, writable, memory: undefined });
-    if (this.#ioas !== undefined) this.requireIoas();
+    const ram: Ram = { gpa, bytes, writable, memory: undefined };
+    if (this.#ioas !== undefined) this.#map(this.#ioas, ram);
+    this.#ram.push(ram);
   }
 
   /** Removes RAM that was added with this address, and unmaps it. @throws HostError; it is then still mapped. */
@@ -93,18 +89,20 @@ export class AddressSpace {
   /** Makes sure that there is an IOAS with all RAM in it. @throws HostError; what could be mapped is. */
   requireIoas(): Ioas {
     this.#ioas ??= Ioas.alloc(this.iommufd);
-    for (const ram of this.#ram) {
-      if (ram.memory !== undefined) continue;
-      const memory = this.caller.kernel.userMemory(ram.bytes);
-      try {
-        this.#ioas.map(BigInt(ram.gpa), memory, ram.writable);
-        ram.memory = memory;
-      } catch (error) {
-        memory.release();
-        throw error;
-      }
-    }
+    for (const ram of this.#ram) this.#map(this.#ioas, ram);
     return this.#ioas;
+  }
+
+  #map(ioas: Ioas, ram: Ram): void {
+    if (ram.memory !== undefined) return;
+    const memory = this.caller.kernel.userMemory(ram.bytes);
+    try {
+      ioas.map(BigInt(ram.gpa), memory, ram.writable);
+    } catch (error) {
+      memory.release();
+      throw error;
+    }
+    ram.memory = memory;
   }
 
   /**

@@ -75,7 +75,6 @@ export class EventBridge implements QueueReader {
   #end = 0;
   /** Sequence number of the next event, if none is lost. */
   #expected = 0;
-  #busy = false;
 
   constructor(sink: EventSink) {
     this.#sink = sink;
@@ -110,33 +109,24 @@ export class EventBridge implements QueueReader {
     }
   }
 
-  /** The guest's queue may have room again. */
+  /**
+   * The guest's queue may have room again. Nothing is read here: this is the guest's own register write, and it is not
+   * made to wait.
+   */
   resume(): void {
-    if (!this.paused || this.#busy || this.#sink.eventQueueSpace() === 0) return;
-    // Nothing is read here: this is the guest's own register write, and it is not made to wait.
+    if (!this.paused || this.#sink.eventQueueSpace() === 0) return;
     this.#resumeWatch();
-    this.#busy = true;
     if (!this.#deliver()) this.#pause();
-    this.#busy = false;
   }
 
   /** One turn of the event loop: one read. Other watches have their turn before the next. */
   #turn(): void {
-    if (this.#busy || this.#veventq === undefined) return;
-    this.#busy = true;
-    if (!this.#deliver()) this.#pause();
-    else this.#read();
-    this.#busy = false;
-  }
-
-  #read(): void {
     const space = this.#sink.eventQueueSpace();
-    if (this.#veventq === undefined) return;
     if (space === 0) {
       this.#pause();
       return;
     }
-    const bytes = this.#veventq.read(this.#views[Math.min(space, READ_RECORDS)]);
+    const bytes = this.#veventq!.read(this.#views[Math.min(space, READ_RECORDS)]);
     if (bytes < 0) this.#readFailed(-bytes);
     // 0 is an empty queue, not an end.
     if (bytes <= 0) return;
@@ -145,18 +135,19 @@ export class EventBridge implements QueueReader {
     if (!this.#deliver()) this.#pause();
   }
 
-  /** @returns false if the guest has no room for what is left. */
+  /**
+   * Delivers what is in the buffer. A record may raise an interrupt, and a guest in this process may then close the
+   * queue or open another one before the next: both empty the buffer.
+   * @returns false if the guest has no room for what is left.
+   */
   #deliver(): boolean {
     while (this.#at < this.#end) {
       const size = this.#takeHeader();
       if (size === HEADER_SIZE) continue;
       const from = (this.#at - size) / 4 + HEADER_WORDS;
       for (let i = 0; i < EVENT_WORDS; i++) this.#record[i] = this.#words[from + i];
-      const veventq = this.#veventq;
       const status = this.#sink.recordEvent(this.#record);
       if (status === EVENT.Full) {
-        // The guest's interrupt handler may have closed this queue meanwhile: then there is nothing to keep.
-        if (this.#veventq !== veventq) return true;
         this.#at -= size;
         this.#expected = this.#words[this.#at / 4 + 1];
         return false;

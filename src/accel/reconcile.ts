@@ -66,11 +66,7 @@ const about = (stream: ActualStream): Concern => `device ${stream.name}`;
 /** The address space, stage 2, the vIOMMU, and the table on which a stream is parked. */
 function found(actual: Actual): boolean {
   const { space } = actual;
-  if (actual.viommu !== undefined && actual.tables.has(ABORT.key)) {
-    // RAM that could not be mapped is missing to the devices; that is no reason to leave their streams as they are.
-    if (!space.complete) attempt(actual, 'memory', () => space.requireIoas());
-    return true;
-  }
+  if (actual.viommu !== undefined && actual.tables.has(ABORT.key)) return true;
   return attempt(actual, 'foundation', () => {
     const [first] = actual.streams.values();
     const { devid } = first.vfio;
@@ -227,7 +223,6 @@ function closeQueue(actual: Actual): void {
   const { veventq } = actual.queue!;
   actual.queue = undefined;
   actual.reader.close();
-  veventq.close();
   retire(actual, veventq);
 }
 

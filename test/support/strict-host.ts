@@ -67,6 +67,7 @@ export class StrictHost implements Kernel {
   readonly #things = new Map<number, Thing>();
   readonly #fds = new Map<number, 'iommu' | Device | Thing>();
   readonly #memory = new Map<bigint, Uint8Array>();
+  readonly #watched = new Set<number>();
   readonly #iovas = new Map<bigint, bigint>();
   #nextAddress = 0x10_0000n;
   #made = 0;
@@ -116,6 +117,7 @@ export class StrictHost implements Kernel {
     this.calls.push('close');
     if (file === undefined) return this.#complain('close of a closed descriptor', ERRNO.EBADF);
     this.#fds.delete(fd);
+    if (this.#watched.has(fd)) this.complaints.push('a watched descriptor was closed');
     if (file instanceof Device) this.#unbind(file);
     else if (file !== 'iommu') file.open = false;
     if (this.#fds.size === 0) this.#things.clear();
@@ -146,7 +148,8 @@ export class StrictHost implements Kernel {
   }
   onReadable(fd: number): Watch {
     if (!this.#fds.has(fd)) this.#complain('watch of a closed descriptor', 0);
-    return { stop() {} };
+    this.#watched.add(fd);
+    return { stop: () => this.#watched.delete(fd) };
   }
   userMemory(bytes: Uint8Array): UserMemory {
     const address = this.#nextAddress;
