@@ -127,7 +127,7 @@ export class CommandQueue {
     if ((this.#page0[CR0_WORD] & ENABLED) === 0 || (this.#interrupts.active & CMDQ_ERR) !== 0) return false;
     const used = this.#queue.used(this.#page0[PROD_WORD], this.#page0[CONS_WORD]);
     // 3.5.1: with inconsistent pointers a consumer may do nothing.
-    return used !== 0 && used <= 2 ** this.#queue.log2Size;
+    return used !== 0 && used <= this.#queue.size;
   }
 
   /**

@@ -72,7 +72,7 @@ export class EventQueue {
     }
     const used = this.#queue.used(this.#page1[PROD_WORD], this.#page1[CONS_WORD]);
     // 3.5.1: pointers that are inconsistent are taken as full.
-    const space = Math.max(2 ** this.#queue.log2Size - used, 0);
+    const space = Math.max(this.#queue.size - used, 0);
     if (space === 0) this.#sawNoRoom = true;
     return space;
   }
@@ -96,7 +96,7 @@ export class EventQueue {
     const prod = page1[PROD_WORD];
     const queue = this.#queue;
     const used = queue.used(prod, page1[CONS_WORD]);
-    if (used >= 2 ** queue.log2Size) {
+    if (used >= queue.size) {
       this.#sawNoRoom = true;
       return EVENT.Full;
     }

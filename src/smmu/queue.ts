@@ -6,7 +6,8 @@ export class Queue {
   /** Address of entry 0, aligned and truncated to OAS. */
   baseHi = 0;
   baseLo = 0;
-  /** log2 of the number of entries, capped by IDR1. */
+  /** Number of entries, capped by IDR1, and its log2. */
+  size = 1;
   log2Size = 0;
   /** Bits of PROD and CONS that mean something: the index and the wrap flag above it. */
   pointerMask = 1;
@@ -29,15 +30,16 @@ export class Queue {
   /** Takes a new value of the BASE register at `registers[at]`; the three BASE registers have one layout. */
   rebase(registers: Uint32Array, at: number): void {
     this.log2Size = Math.min(EVENTQ_BASE.LOG2SIZE.get(registers, at), this.#maxLog2Size);
-    this.pointerMask = 2 ** (this.log2Size + 1) - 1;
+    this.size = 1 << this.log2Size;
+    this.pointerMask = 2 * this.size - 1;
     // 6.3.26: the base is aligned to the size of the queue, at least 32 bytes; lower address bits are ignored.
-    const size = Math.max(2 ** (this.log2Size + this.#log2EntrySize), 32);
+    const bytes = Math.max(this.size << this.#log2EntrySize, 32);
     this.baseHi = (EVENTQ_BASE.ADDR.getHi(registers, at) & this.#addressMaskHi) >>> 0;
-    this.baseLo = (EVENTQ_BASE.ADDR.getLo(registers, at) & ~(size - 1)) >>> 0;
+    this.baseLo = (EVENTQ_BASE.ADDR.getLo(registers, at) & ~(bytes - 1)) >>> 0;
   }
 
   /**
-   * Number of entries between the pointers: 0 is empty, `2^log2Size` full. A larger number means that the pointers are
+   * Number of entries between the pointers: 0 is empty, `size` full. A larger number means that the pointers are
    * inconsistent, for which 3.5.1 lets a consumer do nothing and a producer treat the queue as full.
    */
   used(prod: number, cons: number): number {
@@ -46,6 +48,6 @@ export class Queue {
 
   /** Low half of the address of the entry that a pointer names; the high half is `baseHi`, for a queue never crosses 4 GiB. */
   entryLo(pointer: number): number {
-    return (this.baseLo + ((pointer & (this.pointerMask >>> 1)) << this.#log2EntrySize)) >>> 0;
+    return (this.baseLo + ((pointer & (this.size - 1)) << this.#log2EntrySize)) >>> 0;
   }
 }
