@@ -92,7 +92,10 @@ export class EventQueue {
     // 7.4: what is dropped while the queue is disabled is not an overflow.
     if (!this.enabled) return EVENT.Disabled;
     // 7.2.1: nothing is written while an abort is unacknowledged.
-    if ((this.#interrupts.active & ABORTED) !== 0) return EVENT.Aborted;
+    if ((this.#interrupts.active & ABORTED) !== 0) {
+      this.#sawNoRoom = true;
+      return EVENT.Aborted;
+    }
     const prod = page1[PROD_WORD];
     const queue = this.#queue;
     const used = queue.used(prod, page1[CONS_WORD]);
@@ -102,6 +105,7 @@ export class EventQueue {
     }
     if (this.#memory.storeWords(queue.baseHi, queue.entryLo(prod), words, EVENT_WORDS) !== MEM_OK) {
       // 7.2.2: our aborts are synchronous, so PROD does not move and what was published stays good.
+      this.#sawNoRoom = true;
       this.#interrupts.activate(ABORTED);
       return EVENT.Aborted;
     }
