@@ -136,7 +136,14 @@ export function bootArguments(machine: MachineOptions, boot: BootOptions): strin
  * @param quiet only warnings and worse on the console; the kernel's log has everything all the same. Saves 0.5 s.
  */
 export function kernelCommandLine(quiet: boolean, more = ''): string {
-  const words = ['console=ttyAMA0', 'irqchip.gicv3_nolpi=1', 'panic=-1'];
+  const words = [
+    'console=ttyAMA0',
+    // Linux uses the GICv2m frame under a GICv3 only if there are no LPIs.
+    'irqchip.gicv3_nolpi=1',
+    // Linux 7 puts an empty root port to sleep, and QEMU's cannot wake it: a second hot-plug would go unnoticed.
+    'pcie_port_pm=off',
+    'panic=-1',
+  ];
   if (quiet) words.push('quiet');
   if (more !== '') words.push(more);
   return words.join(' ');

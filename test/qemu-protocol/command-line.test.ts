@@ -93,6 +93,10 @@ describe('the kernel command line', () => {
     expect(kernelCommandLine(true).split(' ')).toContain('irqchip.gicv3_nolpi=1');
   });
 
+  it('keeps empty root ports awake, or nothing can be plugged in a second time', () => {
+    expect(kernelCommandLine(true).split(' ')).toContain('pcie_port_pm=off');
+  });
+
   it('ends with what the user adds, so that it wins', () => {
     expect(kernelCommandLine(false, 'iommu.passthrough=1 loglevel=8')).toMatch(
       / iommu.passthrough=1 loglevel=8$/,
