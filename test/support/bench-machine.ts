@@ -1,0 +1,207 @@
+/**
+ * A whole machine in one process: the reference guest, the SMMU it sees, the accelerator, and the simulated host with DMA
+ * testers. Cheap enough to make ten thousand times: the host is shared, and checked to be as empty as it was.
+ */
+
+import { expect } from 'vitest';
+import { ReferenceGuest, type ReferenceGuestOptions } from '../../src/guest/reference-guest.ts';
+import { DmaTester } from '../../src/host/sim/functions/dma-tester.ts';
+import { LAB_SMMU } from '../../src/host/sim/profiles.ts';
+import { SimHost } from '../../src/host/sim/sim-host.ts';
+import { Machine } from '../../src/machine/machine.ts';
+import { Scheduler } from '../../src/machine/scheduler.ts';
+import { Memory } from '../../src/memory/memory.ts';
+import { GUEST_DEFAULT, identify, type IdRegisters } from '../../src/smmu/identification.ts';
+import { OUTCOME, type Outcome } from '../../src/smmu/transaction.ts';
+
+export const RAM = 0x4000_0000;
+export const RAM_SIZE = 0x40_0000;
+/** The last MiB is for DMA, the rest the driver's. */
+export const BUFFERS = RAM + 0x30_0000;
+/** What the guest sees on the lab's host: its 44 bits of address, and 16-bit queues. */
+export const GUEST_IDS: IdRegisters = identify(GUEST_DEFAULT, { OAS: 4, EVENTQS: 16, CMDQS: 16 });
+
+/** A device with the guest's StreamID 8 + index. */
+export const sidOf = (index: number): number => 8 + index;
+const nameOf = (index: number): string => `nic${index}`;
+const pathOf = (index: number): string => `/dev/vfio/devices/vfio${index}`;
+
+/** A host with two DMA testers. */
+export class BenchHost {
+  readonly scheduler = new Scheduler();
+  readonly testers: readonly DmaTester[];
+  readonly sim: SimHost;
+  /** Calls that reached the kernel since the last look, by number. */
+  ioctls: number[] = [];
+  readonly ram = new Uint8Array(RAM_SIZE);
+
+  constructor() {
+    this.sim = new SimHost({
+      schedule: this.scheduler.post,
+      onIoctl: (_fd, request) => this.ioctls.push(request),
+    });
+    const smmu = this.sim.addSmmu({ name: 'arm-smmu-v3.0.auto', ids: LAB_SMMU });
+    this.testers = [0, 1].map((index) => {
+      const tester = new DmaTester(this.sim.physicalMemory);
+      // The physical StreamIDs are not the guest's.
+      const sid = 0x20 + 8 * index;
+      this.sim.addDevice({
+        path: pathOf(index),
+        address: `0000:00:0${4 + index}.0`,
+        smmu,
+        sid,
+        function: tester,
+      });
+      return tester;
+    });
+  }
+
+  /** Number of live objects of each kind. */
+  objects(): Record<string, number> {
+    const counts: Record<string, number> = {};
+    for (const { type } of this.sim.snapshotOfObjects()) counts[type] = (counts[type] ?? 0) + 1;
+    return counts;
+  }
+}
+
+export class BenchMachine {
+  readonly host: BenchHost;
+  readonly machine: Machine;
+  readonly guest: ReferenceGuest;
+  /** Devices that are plugged. */
+  readonly plugged = new Set<number>();
+  /** Interrupts reach the guest only while this is unset. */
+  interruptsOff = false;
+
+  constructor(host: BenchHost, options: Partial<ReferenceGuestOptions> = {}) {
+    this.host = host;
+    const memory = new Memory();
+    this.machine = new Machine({
+      kernel: host.sim,
+      memory,
+      ids: GUEST_IDS,
+      interrupts: {
+        raise: (line) => {
+          if (!this.interruptsOff) host.scheduler.post(() => this.guest.handleInterrupt(line));
+        },
+        writeMsi: (hi, lo, data) => memory.store32(hi, lo, data) === 0,
+      },
+      scheduler: host.scheduler,
+    });
+    this.machine.addRam(RAM, host.ram);
+    this.guest = new ReferenceGuest({
+      registers: this.machine.smmu,
+      memory,
+      ram: { base: RAM, size: BUFFERS - RAM },
+      relax: () => void host.scheduler.run(),
+      maxQueueBytes: 0x1000,
+      ...options,
+    });
+  }
+
+  /** Lets everything that is under way come to rest. */
+  settle(): void {
+    expect(this.host.scheduler.run()).toBe(true);
+  }
+
+  /** Plugs a device, unless it is plugged. */
+  plug(index = 0): void {
+    if (this.plugged.has(index)) return;
+    this.machine.plug(nameOf(index), pathOf(index), sidOf(index));
+    this.plugged.add(index);
+  }
+
+  unplug(index = 0): void {
+    if (this.plugged.delete(index)) this.machine.unplug(nameOf(index));
+  }
+
+  /** System reset: the driver is gone without a word. */
+  reset(): void {
+    this.guest.forget();
+    this.machine.reset();
+  }
+
+  /** Tells the guest's driver of a device, if need be, and gives it a domain. */
+  attach(index = 0): ReturnType<ReferenceGuest['attach']> {
+    const sid = sidOf(index);
+    try {
+      this.guest.device(sid);
+    } catch {
+      this.guest.addDevice({ sid, name: `0000:00:0${index + 1}.0` });
+    }
+    return this.guest.attach(sid);
+  }
+
+  /** The device writes 4 bytes, and all that follows from it happens. */
+  dma(iova: bigint, index = 0): Outcome {
+    const outcome = this.host.testers[index].dmaWrite32(iova, 0xabcd_0123);
+    this.settle();
+    return outcome;
+  }
+
+  /** As {@link dma}, but what follows from it is left to come. */
+  dmaOnly(iova: bigint, index = 0): boolean {
+    return this.host.testers[index].dmaWrite32(iova, 0xabcd_0123) === OUTCOME.Ok;
+  }
+
+  /** Names and addresses of the events that the guest has read, which forgets them. */
+  takeEvents(): string[] {
+    return this.guest.events
+      .splice(0)
+      .map(({ name, sid, iova }) => `${name} sid ${sid} iova 0x${iova.toString(16)}`);
+  }
+
+  /** Gives everything back: the host must be as empty as before. */
+  close(): void {
+    for (const index of this.plugged) this.unplug(index);
+    this.settle();
+    expect(this.host.objects()).toEqual({});
+    expect(this.host.sim.openFiles).toBe(0);
+  }
+
+  /**
+   * What must hold after anything: the vEVENTQ is there exactly if both conditions are met, with the depth of the guest's
+   * queue; the host has the objects that this needs and no others; nothing failed; and reconciling again makes no call.
+   */
+  expectSettled(): void {
+    this.settle();
+    const { smmu, accelerator } = this.machine;
+    const { viommu, veventq, failures, devices } = accelerator.state;
+    const present = this.plugged.size > 0;
+    expect([...failures.values()]).toEqual([]);
+    expect(viommu !== undefined).toBe(present);
+    expect(veventq !== undefined).toBe(present && smmu.eventqEnabled);
+    if (veventq !== undefined) expect(veventq.depth).toBe(2 ** smmu.eventqLog2Size);
+    for (const { attached, wanted } of devices) expect(attached).toBe(wanted);
+
+    const objects = this.host.objects();
+    if (!present) {
+      expect(objects).toEqual({});
+      expect(this.host.sim.openFiles).toBe(0);
+    } else {
+      // The abort table is always there, the bypass table once it was needed; one more for each translation.
+      const translations = new Set(
+        devices.filter(({ attached }) => attached === 'translate').map(({ hwpt }) => hwpt),
+      );
+      const nested = objects.hwpt_nested - translations.size;
+      expect([1, 2]).toContain(nested);
+      expect({ ...objects, hwpt_nested: nested }).toEqual({
+        ioas: 1,
+        hwpt_paging: 1,
+        viommu: 1,
+        hwpt_nested: nested,
+        device: this.plugged.size,
+        vdevice: this.plugged.size,
+        ...(veventq !== undefined && { veventq: 1 }),
+      });
+      // iommufd, one VFIO file a device, the vEVENTQ.
+      expect(this.host.sim.openFiles).toBe(1 + this.plugged.size + (veventq === undefined ? 0 : 1));
+    }
+
+    this.host.ioctls = [];
+    accelerator.streamsChanged(0, 0xffff_ffff);
+    accelerator.eventQueueChanged();
+    accelerator.retry();
+    expect(this.host.ioctls).toEqual([]);
+  }
+}
