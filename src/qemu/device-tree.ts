@@ -110,62 +110,12 @@ function shrinkMemoryWindow(value: Uint8Array | undefined, end: number): Uint8Ar
 }
 
 /**
- * Puts the SMMU into QEMU's device tree, in place.
- *
- * Afterwards: a node `smmuv3@3e000000` at `LAYOUT.smmu`; every bus behind a root port goes through it with StreamID = PCI
- * requester ID, bus 0 does not (QEMU's own devices know nothing of our SMMU, and their interrupts would be lost);
- * buses from `LAYOUT.hiddenBus` on and the SMMU's BAR are invisible to the guest's PCI code.
- * @throws {QemuError} BAD_DEVICE_TREE if this is not the tree of a `virt` machine with a GICv2m frame.
+ * Takes the SMMU's function out of the guest's sight, in place: buses from `LAYOUT.hiddenBus` on and the SMMU's BAR are
+ * not PCI's any more.
+ * @throws {QemuError} BAD_DEVICE_TREE if this is not the tree of a `virt` machine.
  */
-export function addSmmu(fdt: Fdt, options: DeviceTreeOptions = {}): void {
-  const { interrupts = 'wired', coherent = true } = options;
+export function hideSmmuFunction(fdt: Fdt): void {
   const pcie = requiredCompatible(fdt, 'pci-host-ecam-generic');
-  const v2m = requiredCompatible(fdt, 'arm,gic-v2m-frame');
-  const gic = requiredCompatible(fdt, 'arm,gic-v3');
-  if (findCompatible(fdt, 'arm,smmu-v3').length > 0) {
-    throw new QemuError(
-      'BAD_DEVICE_TREE',
-      "QEMU's device tree has an SMMUv3 of its own.",
-      'Leave out iommu=smmuv3.',
-    );
-  }
-  const gicPhandle = phandleOf(fdt, gic);
-  const v2mPhandle = phandleOf(fdt, v2m);
-
-  if (interrupts === 'wired') {
-    // Linux hands out the frame's interrupts to PCI functions; ours are no longer in it.
-    v2m.properties.set('arm,msi-base-spi', cells(LAYOUT.v2mFirst));
-    v2m.properties.set('arm,msi-num-spis', cells(SMMU_INTID.eventq - LAYOUT.v2mFirst));
-  }
-
-  const phandle = freePhandle(fdt);
-  const smmu: FdtNode = { name: `smmuv3@${LAYOUT.smmu.toString(16)}`, properties: new Map(), children: [] };
-  smmu.properties.set('compatible', strings('arm,smmu-v3'));
-  smmu.properties.set('reg', cells(0, LAYOUT.smmu, 0, LAYOUT.smmuBytes));
-  smmu.properties.set('#iommu-cells', cells(1));
-  smmu.properties.set('phandle', cells(phandle));
-  if (coherent) smmu.properties.set('dma-coherent', new Uint8Array(0));
-  if (interrupts === 'wired') {
-    const edge = (intid: number): number[] => [0, intid - 32, 1];
-    smmu.properties.set('interrupt-parent', cells(gicPhandle));
-    smmu.properties.set(
-      'interrupts',
-      cells(
-        ...edge(SMMU_INTID.eventq),
-        ...edge(SMMU_INTID.priq),
-        ...edge(SMMU_INTID.sync),
-        ...edge(SMMU_INTID.gerror),
-      ),
-    );
-    smmu.properties.set('interrupt-names', strings('eventq', 'priq', 'cmdq-sync', 'gerror'));
-  } else {
-    smmu.properties.set('msi-parent', cells(v2mPhandle));
-  }
-  fdt.root.children.push(smmu);
-
-  const first = LAYOUT.firstTranslatedBus << 8;
-  pcie.properties.set('iommu-map', cells(first, phandle, first, 0x1_0000 - first));
-  pcie.properties.set('msi-map', cells(0, v2mPhandle, 0, 0x1_0000));
   pcie.properties.set('bus-range', cells(0, LAYOUT.hiddenBus - 1));
   const reg = cellsOf(pcie.properties.get('reg'));
   const ecam = reg.length === 4 ? reg[0] * 2 ** 32 + reg[1] : 0;
@@ -178,6 +128,53 @@ export function addSmmu(fdt: Fdt, options: DeviceTreeOptions = {}): void {
   // 1 MiB of configuration space a bus.
   pcie.properties.set('reg', cells(reg[0], reg[1], 0, LAYOUT.hiddenBus << 20));
   pcie.properties.set('ranges', shrinkMemoryWindow(pcie.properties.get('ranges'), LAYOUT.smmu));
+}
+
+/**
+ * Puts the SMMU into QEMU's device tree, in place; {@link hideSmmuFunction} belongs to it.
+ *
+ * Afterwards: a node `smmuv3@3e000000` at `LAYOUT.smmu`; every bus behind a root port goes through it with StreamID = PCI
+ * requester ID, bus 0 does not (QEMU's own devices know nothing of our SMMU, and their interrupts would be lost).
+ * @throws {QemuError} BAD_DEVICE_TREE if this is not the tree of a `virt` machine with a GICv2m frame.
+ */
+export function addSmmu(fdt: Fdt, options: DeviceTreeOptions = {}): void {
+  const { interrupts = 'wired', coherent = true } = options;
+  const pcie = requiredCompatible(fdt, 'pci-host-ecam-generic');
+  const v2m = requiredCompatible(fdt, 'arm,gic-v2m-frame');
+  const gicPhandle = phandleOf(fdt, requiredCompatible(fdt, 'arm,gic-v3'));
+  const v2mPhandle = phandleOf(fdt, v2m);
+  if (findCompatible(fdt, 'arm,smmu-v3').length > 0) {
+    throw new QemuError(
+      'BAD_DEVICE_TREE',
+      "QEMU's device tree has an SMMUv3 of its own.",
+      'Leave out iommu=smmuv3.',
+    );
+  }
+
+  const phandle = freePhandle(fdt);
+  const smmu: FdtNode = { name: `smmuv3@${LAYOUT.smmu.toString(16)}`, properties: new Map(), children: [] };
+  smmu.properties.set('compatible', strings('arm,smmu-v3'));
+  smmu.properties.set('reg', cells(0, LAYOUT.smmu, 0, LAYOUT.smmuBytes));
+  smmu.properties.set('#iommu-cells', cells(1));
+  smmu.properties.set('phandle', cells(phandle));
+  if (coherent) smmu.properties.set('dma-coherent', new Uint8Array(0));
+  if (interrupts === 'wired') {
+    // Linux hands out the frame's interrupts to PCI functions; ours are no longer in it.
+    v2m.properties.set('arm,msi-base-spi', cells(LAYOUT.v2mFirst));
+    v2m.properties.set('arm,msi-num-spis', cells(SMMU_INTID.eventq - LAYOUT.v2mFirst));
+    const order = ['eventq', 'priq', 'sync', 'gerror'] as const;
+    smmu.properties.set('interrupt-parent', cells(gicPhandle));
+    // Each is an SPI, counted from INTID 32, and rising edge.
+    smmu.properties.set('interrupts', cells(...order.flatMap((line) => [0, SMMU_INTID[line] - 32, 1])));
+    smmu.properties.set('interrupt-names', strings('eventq', 'priq', 'cmdq-sync', 'gerror'));
+  } else {
+    smmu.properties.set('msi-parent', cells(v2mPhandle));
+  }
+  fdt.root.children.push(smmu);
+
+  const first = LAYOUT.firstTranslatedBus << 8;
+  pcie.properties.set('iommu-map', cells(first, phandle, first, 0x1_0000 - first));
+  pcie.properties.set('msi-map', cells(0, v2mPhandle, 0, 0x1_0000));
 }
 
 /**

@@ -10,7 +10,7 @@ import {
   MAX_ROOT_PORTS,
   type PluggedDevice,
 } from './command-line.ts';
-import { addSmmu, disableUnusedDevices, type InterruptKind } from './device-tree.ts';
+import { addSmmu, disableUnusedDevices, hideSmmuFunction, type InterruptKind } from './device-tree.ts';
 import { QemuError } from './errors.ts';
 import { readFdt, writeFdt } from './fdt.ts';
 import { Guest } from './guest.ts';
@@ -41,7 +41,12 @@ export interface LaunchOptions {
   folder: RunFolder;
   machine?: Partial<MachineOptions>;
   /** Where the SMMU's vfio-user server listens; without one the guest has no SMMU. */
-  smmu?: { socket: string; interrupts?: InterruptKind };
+  smmu?: {
+    socket: string;
+    interrupts?: InterruptKind;
+    /** False leaves it out of the device tree: it is there, but the guest does not know, so DMA passes as GBPA says. */
+    visible?: boolean;
+  };
   /** Devices that are there at power-on; their servers listen already. */
   devices?: readonly PluggedDevice[];
 }
@@ -84,7 +89,10 @@ export async function launchGuest(options: LaunchOptions): Promise<Guest> {
     dumpDeviceTree(qemu, machine, folder.file('qemu.dtb')),
   ]);
   const tree = readFdt(qemuTree);
-  if (smmu !== undefined) addSmmu(tree, { interrupts: smmu.interrupts ?? 'wired' });
+  if (smmu !== undefined) {
+    hideSmmuFunction(tree);
+    if (smmu.visible ?? true) addSmmu(tree, { interrupts: smmu.interrupts ?? 'wired' });
+  }
   disableUnusedDevices(tree);
   const dtb = folder.file('guest.dtb');
   await writeFile(dtb, writeFdt(tree));

@@ -1,6 +1,14 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 
-import { addSmmu, alias, disableUnusedDevices, LAYOUT, SMMU_INTID } from '../../src/qemu/device-tree.ts';
+import {
+  addSmmu as addNode,
+  alias,
+  disableUnusedDevices,
+  type DeviceTreeOptions,
+  hideSmmuFunction,
+  LAYOUT,
+  SMMU_INTID,
+} from '../../src/qemu/device-tree.ts';
 import { QemuError } from '../../src/qemu/errors.ts';
 import { cells, cellsOf, type Fdt, findNode, type FdtNode, strings, stringsOf } from '../../src/qemu/fdt.ts';
 
@@ -56,6 +64,12 @@ function virtMachine(): Fdt {
       ],
     ),
   };
+}
+
+/** Both halves, as a guest gets them. */
+function addSmmu(tree: Fdt, options?: DeviceTreeOptions): void {
+  hideSmmuFunction(tree);
+  addNode(tree, options);
 }
 
 let fdt: Fdt;
@@ -146,6 +160,14 @@ describe('the SMMU', () => {
     addSmmu(fdt, { interrupts: 'msi' });
     expect(property('/smmuv3@3e000000', 'interrupts')).toBeUndefined();
     expect(at('/smmuv3@3e000000', 'msi-parent')).toEqual([0x8003]);
+    expect(property('/intc/v2m', 'arm,msi-num-spis')).toBeUndefined();
+  });
+
+  it('can be hidden without a node, and then no device goes through it as far as the guest knows', () => {
+    hideSmmuFunction(fdt);
+    expect(findNode(fdt, '/smmuv3@3e000000')).toBeUndefined();
+    expect(property('/pcie', 'iommu-map')).toBeUndefined();
+    expect(at('/pcie', 'bus-range')).toEqual([0, 0x7f]);
     expect(property('/intc/v2m', 'arm,msi-num-spis')).toBeUndefined();
   });
 
