@@ -61,7 +61,7 @@ export class GuestDomain {
   /** @throws GuestDriverError GUEST_OUT_OF_MEMORY. */
   constructor(parts: DomainParts, options: DomainOptions = {}) {
     const { granules, oasBits } = parts.features;
-    // The kernel's page size if the device has it, or else the largest that is smaller, which 4 KiB has none of.
+    // The guest kernel's page is the smallest that there is, so the smallest granule comes nearest.
     const granule = options.granule ?? granules[0];
     if (!granules.includes(granule))
       throw new GuestDriverError('GUEST_NO_GRANULE', `IDR5 has no granule of 2^${granule} bytes`);

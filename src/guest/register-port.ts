@@ -43,31 +43,22 @@ export class RegisterPort {
   }
 
   read(offset: number): number {
-    this.#inside += 1;
-    const value = this.#registers.read(offset, 4) >>> 0;
-    this.#leave();
-    return value;
+    return this.#call(() => this.#registers.read(offset, 4) >>> 0);
   }
 
   write(offset: number, value: number): void {
-    this.#inside += 1;
-    this.#registers.write(offset, 4, 0, value >>> 0);
-    this.#leave();
+    this.#call(() => this.#registers.write(offset, 4, 0, value >>> 0));
   }
 
   write64(offset: number, hi: number, lo: number): void {
-    this.#inside += 1;
-    this.#registers.write(offset, 8, hi >>> 0, lo >>> 0);
-    this.#leave();
+    this.#call(() => this.#registers.write(offset, 8, hi >>> 0, lo >>> 0));
   }
 
   /** Tries until `done` says so, with the machine running in between. @returns false if it never did. */
   poll(done: () => boolean): boolean {
     for (let i = 0; i < this.#bound; i++) {
       if (done()) return true;
-      this.#inside += 1;
-      this.#relax();
-      this.#leave();
+      this.#call(this.#relax);
     }
     return done();
   }
@@ -83,9 +74,15 @@ export class RegisterPort {
     this.#pending.clear();
   }
 
-  #leave(): void {
-    this.#inside -= 1;
-    if (this.#inside === 0 && this.#pending.size > 0) this.#service();
+  /** Leaves the driver for a while: what is raised meanwhile waits until this returns. */
+  #call<T>(out: () => T): T {
+    this.#inside += 1;
+    try {
+      return out();
+    } finally {
+      this.#inside -= 1;
+      if (this.#inside === 0 && this.#pending.size > 0) this.#service();
+    }
   }
 
   #service(): void {

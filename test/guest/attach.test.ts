@@ -157,7 +157,7 @@ describe('attaching', () => {
     expect(ste(made, 8)).toEqual(before);
   });
 
-  it('keeps the CD valid if only the ASID changes', () => {
+  it('to the same domain again sends nothing but the prefetch', () => {
     const { guest, smmu } = probed();
     guest.addDevice({ sid: 8, name: 'nic' });
     const domain = guest.createDomain();
