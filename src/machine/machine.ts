@@ -7,6 +7,7 @@ import { Accelerator, type AcceleratorState } from '../accel/accelerator.ts';
 import { AddressSpace } from '../accel/address-space.ts';
 import type { ReconcileReport } from '../accel/report.ts';
 import { hiOfNumber, loOfNumber } from '../bits/u64.ts';
+import { HostError } from '../iommufd/errors.ts';
 import type { Kernel } from '../iommufd/kernel.ts';
 import type { VfioDevice } from '../iommufd/vfio-device.ts';
 import type { Memory } from '../memory/memory.ts';
@@ -73,6 +74,19 @@ export class Machine {
   }
 
   /**
+   * As {@link addRam}, for RAM that its owner has entered in {@link memory} already.
+   * @throws RangeError, HostError likewise.
+   */
+  mapRam(gpa: number, bytes: Uint8Array, writable = true): void {
+    this.accelerator.addRam(gpa, bytes, writable);
+  }
+
+  /** Ends what {@link mapRam} began: no device reaches this RAM any more. @throws HostError; it is then still mapped. */
+  unmapRam(gpa: number): void {
+    this.#space.removeRam(gpa);
+  }
+
+  /**
    * Plugs a host device, cold or hot.
    * @param path its VFIO device file.
    * @param sid the StreamID that the guest sees.
@@ -87,11 +101,23 @@ export class Machine {
     this.accelerator.unplug(name);
   }
 
-  /** System reset: the SMMU and the devices are as after power-on, and no translation of before is left. */
-  reset(): void {
+  /**
+   * System reset: the SMMU and the devices are as after power-on, and no translation of before is left.
+   * @returns why devices could not be reset, by name; empty if all were.
+   */
+  reset(): ReadonlyMap<string, HostError> {
     this.smmu.reset();
     this.accelerator.reset();
-    for (const { name } of this.state.devices) this.accelerator.device(name)?.reset();
+    const failures = new Map<string, HostError>();
+    for (const { name } of this.state.devices) {
+      try {
+        this.accelerator.device(name)?.reset();
+      } catch (error) {
+        if (!(error instanceof HostError)) throw error;
+        failures.set(name, error);
+      }
+    }
+    return failures;
   }
 
   get state(): AcceleratorState {
