@@ -1,8 +1,16 @@
 /** What the driver would have put in the kernel's log. */
 
+/** Lines that are kept at least; like the kernel's, the log forgets its oldest ones. */
+const KEPT = 10_000;
+
+function append(lines: string[], line: string): void {
+  if (lines.length >= 2 * KEPT) lines.splice(0, KEPT);
+  lines.push(line);
+}
+
 /** One guest kernel's log lines about one SMMU, without time stamps. */
 export class KernelLog {
-  /** Everything, in order, each line as `dmesg` shows it. */
+  /** The latest lines, in order, each as `dmesg` shows it. */
   readonly lines: string[] = [];
   /** What says that the device or its surroundings went wrong: Linux's warnings and errors, and our stricter ones. */
   readonly warnings: string[] = [];
@@ -15,17 +23,17 @@ export class KernelLog {
 
   /** Notes a line that is no cause for concern: start-up messages, and events, which are a device's fault. */
   info(text: string): void {
-    this.lines.push(this.#prefix + text);
+    append(this.lines, this.#prefix + text);
   }
 
   /** Notes a line that is. */
   warn(text: string): void {
-    this.lines.push(this.#prefix + text);
-    this.warnings.push(text);
+    append(this.lines, this.#prefix + text);
+    append(this.warnings, text);
   }
 
   /** Notes what Linux would not print, because it does not check it: only among the warnings. */
   suspect(text: string): void {
-    this.warnings.push(text);
+    append(this.warnings, text);
   }
 }

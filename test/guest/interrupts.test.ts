@@ -134,6 +134,16 @@ describe('an event', () => {
     expect(made.guest.events).toHaveLength(13);
   });
 
+  it('of a storm does not fill memory with lines', () => {
+    const made = probed({ onEvent: () => void (made.guest.events.length = 0) });
+    for (let i = 0; i < 5000; i++) {
+      produce(made, translationFault(BigInt(i)));
+      made.guest.handleInterrupt('eventq');
+    }
+    expect(made.guest.dmesg.length).toBeLessThan(20_001);
+    expect(made.guest.dmesg.at(-2)).toMatch(/iova: 0x1387 ipa: 0x0$/);
+  });
+
   it('that stalls is answered only for a device that can stall', () => {
     const ids = { IDR0: (RECORDED_IDS.IDR0 & ~(3 << 24)) >>> 0 };
     const answers: string[] = [];

@@ -208,6 +208,30 @@ describe('more faults than the driver reads', () => {
   });
 });
 
+describe('the vEVENTQ', () => {
+  it('follows the queue from firmware to kernel to kernel', () => {
+    const machine = make();
+    const depth = (): number | undefined => machine.machine.state.veventq?.depth;
+    machine.plug();
+    expect(depth()).toBeUndefined();
+    // Firmware has a small queue, and lets go of the SMMU when it hands over.
+    probe(machine, 2);
+    expect(depth()).toBe(4);
+    machine.guest.shutdown();
+    expect(depth()).toBeUndefined();
+    probe(machine, 7);
+    expect(depth()).toBe(128);
+    machine.reset();
+    expect(depth()).toBeUndefined();
+    machine.guest.probe({ cmdqLog2: 8, eventqLog2: 5, kdump: true });
+    expect(depth()).toBeUndefined();
+    machine.guest.setEventQueueEnabled(true);
+    expect(depth()).toBe(32);
+    machine.expectSettled();
+    machine.close();
+  });
+});
+
 describe('translations', () => {
   it('end for the device when the driver’s unmap returns', () => {
     const machine = make();
