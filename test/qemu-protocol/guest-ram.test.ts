@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { afterEach, describe, expect, it } from 'vitest';
 import { MEM_ABORT, MEM_OK, TearFreeMemory } from '../../src/memory/memory.ts';
 import { GuestRam } from '../../src/qemu/guest-ram.ts';
@@ -15,8 +16,8 @@ describe.skipIf(NO_SYSCALLS !== '')(onLinux('guest RAM'), () => {
     for (const fd of open.splice(0)) SYS.close(fd);
   });
 
-  const memfd = (size: number, sealed = true): number => {
-    const fd = SYS.memfd_create('ram');
+  const memfd = (size: number, sealed = true, name = 'ram'): number => {
+    const fd = SYS.memfd_create(name);
     open.push(fd);
     SYS.ftruncate(fd, size);
     if (sealed) SYS.fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK);
@@ -157,8 +158,9 @@ describe.skipIf(NO_SYSCALLS !== '')(onLinux('guest RAM'), () => {
       added: (address: number) => (address === 4 * GiB ? 12 : 0),
       removing: (address: number) => removed.push(address),
     });
-    expect(ram.map(range(3 * GiB, 2 * GiB, memfd(2 * GiB)))).toBe(12);
+    expect(ram.map(range(3 * GiB, 2 * GiB, memfd(2 * GiB, true, 'refused')))).toBe(12);
     expect(removed).toEqual([3 * GiB]);
+    expect(readFileSync('/proc/self/maps', 'utf8')).not.toContain('memfd:refused');
     expect(memory.regions()).toEqual([]);
     expect(ram.size).toBe(0);
   });

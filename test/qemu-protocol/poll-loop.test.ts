@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { PollLoop } from '../../src/qemu/poll-loop.ts';
 import { POLLHUP, POLLIN, POLLNVAL, POLLOUT } from '../../src/sys/linux.ts';
+import type { Syscalls } from '../../src/sys/syscalls.ts';
 import { NO_SYSCALLS, onLinux, SYS } from '../support/syscalls.ts';
 
 const ONE = Uint8Array.of(1, 0, 0, 0, 0, 0, 0, 0);
@@ -114,6 +115,23 @@ describe.skipIf(NO_SYSCALLS !== '')(onLinux('the loop'), () => {
     busy.turn(-1);
     busy.turn(-1);
     expect(log).toHaveLength(before + 2);
+  });
+
+  it('asks poll to wait only when there is nothing else to do', () => {
+    const queue = new Queue();
+    const waits: number[] = [];
+    const sys: Syscalls = Object.assign(Object.create(SYS) as Syscalls, {
+      ppoll: (_pollfds: Uint8Array, _count: number, timeoutMs: number) => {
+        waits.push(timeoutMs);
+        return 0;
+      },
+    });
+    const busy = new PollLoop(sys, queue);
+    for (let i = 0; i < 65; i++) queue.tasks.push(() => {});
+    busy.turn(-1);
+    busy.turn(-1);
+    busy.turn(-1);
+    expect(waits).toEqual([0, 0, -1]);
   });
 
   it('runs until it is told to stop, and finishes the turn', () => {

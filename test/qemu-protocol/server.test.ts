@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { PollLoop } from '../../src/qemu/poll-loop.ts';
 import { VfioUserServer } from '../../src/qemu/vfio-user/server.ts';
+import type { Received, Syscalls } from '../../src/sys/syscalls.ts';
 import { unixAddress } from '../../src/sys/unix-address.ts';
 import { NO_SYSCALLS, onLinux, SYS } from '../support/syscalls.ts';
 import {
@@ -244,6 +245,25 @@ describe.skipIf(NO_SYSCALLS !== '')(onLinux('the server'), () => {
     expect(device.calls).toEqual(['disconnected']);
     connect().handshake(turns);
     expect(device.calls.at(-1)).toBe('connected');
+  });
+
+  function truncating(fd: number, into: Uint8Array, received: Received): number {
+    const length = SYS.recvmsg(fd, into, received);
+    received.truncated = length > 0;
+    return length;
+  }
+
+  it('ends a connection whose descriptors it has no room for', () => {
+    // The real ones, but for what a full table of descriptors does to recvmsg.
+    const full = new Proxy(SYS, {
+      get: (_, name: keyof Syscalls) => (name === 'recvmsg' ? truncating : SYS[name].bind(SYS)),
+    });
+    closing.push(new VfioUserServer({ sys: full, loop, path, device, log: (text) => logged.push(text) }));
+    const client = connect();
+    client.send(version());
+    turns();
+    expect(client.receive()).toBeUndefined();
+    expect(logged[0]).toContain('no room for the descriptors');
   });
 
   it('that is closed ends the connection', () => {

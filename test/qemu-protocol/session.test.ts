@@ -664,4 +664,20 @@ describe('a request to the VMM', () => {
     }
     expect(bench.session.violations).toBe(0);
   });
+
+  it('keeps its id for as long as it is unanswered, however many others come and go', () => {
+    const bench = Bench.ready();
+    let first = -1;
+    bench.session.dmaWrite(0, Uint8Array.of(1), (errno) => (first = errno));
+    bench.sent();
+    for (let i = 1; i < 0x1_0010; i++) {
+      bench.session.dmaWrite(0, Uint8Array.of(1));
+      const [request] = bench.sent();
+      expect(request.id).not.toBe(0);
+      bench.session.receive(dmaReply(request.id, 12), []);
+    }
+    expect(first).toBe(-1);
+    bench.session.receive(dmaReply(0, 12), []);
+    expect(first).toBe(0);
+  });
 });

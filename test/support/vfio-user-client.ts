@@ -1,6 +1,6 @@
 /** A vfio-user client on a real socket, in the thread of the server: it sends, the test turns the loop, it receives. */
 
-import { errnoName } from '../../src/sys/errno.ts';
+import { ERRNO, errnoName } from '../../src/sys/errno.ts';
 import { unixAddress } from '../../src/sys/unix-address.ts';
 import { SYS } from './syscalls.ts';
 import { type Answer, answers, concat, version } from './vfio-user.ts';
@@ -27,8 +27,9 @@ export class Client {
       const into = new Uint8Array(65536);
       const length = SYS.recvmsg(this.fd, into, received);
       for (const fd of received.fds) SYS.close(fd);
-      if (length < 0) return answers(concat(...pieces));
-      if (length === 0) return pieces.length === 0 ? undefined : answers(concat(...pieces));
+      if (length === -ERRNO.EAGAIN) return answers(concat(...pieces));
+      // ECONNRESET: the server closed before it had read everything.
+      if (length <= 0) return pieces.length === 0 ? undefined : answers(concat(...pieces));
       pieces.push(into.subarray(0, length));
     }
   }
