@@ -11,14 +11,17 @@ import type { IdRegisters } from '../smmu/identification.ts';
 import type { CommandBatch, InvalidateStatus, StreamBackend } from '../smmu/ports.ts';
 import { EVENTQ_BASE, IDR0, IDR1, IDR3, IDR5, OFFSET } from '../spec/registers.ts';
 import { STE_WORDS } from '../spec/ste.ts';
-import { Actual, ActualStream, type Concern } from './actual.ts';
+import { Actual, ActualStream } from './actual.ts';
 import type { AddressSpace } from './address-space.ts';
 import { requireCompatible } from './compatibility.ts';
 import { desired, type Desired, type GuestState, type SteLimits } from './desired.ts';
-import { EventBridge, type EventCounters, type EventSink } from './event-bridge.ts';
-import { Invalidator, type InvalidationCounters } from './invalidation.ts';
+import { EventBridge, type EventSink } from './event-bridge.ts';
+import { Invalidator } from './invalidation.ts';
 import { reconcile } from './reconcile.ts';
 import { queueMoment, reportQueue, type QueueReport, type ReconcileReport } from './report.ts';
+import { describeState, type AcceleratorState } from './state.ts';
+
+export type { AcceleratorState } from './state.ts';
 
 /** The SMMU that the guest sees, as far as the accelerator needs it. {@link import('../smmu/smmu.ts').Smmu} is one. */
 export interface GuestSmmu extends EventSink {
@@ -48,39 +51,6 @@ export interface PlugRequest {
   readonly path: string;
   /** The guest's StreamID; undefined while the guest has given the device no place on a bus. */
   readonly sid?: number | undefined;
-}
-
-export type Attached = 'translate' | 'bypass' | 'abort' | 'none';
-
-export interface DeviceState {
-  readonly name: string;
-  /** StreamID and id of its vDEVICE, if it has one. */
-  readonly vsid: number | undefined;
-  readonly vdevice: number | undefined;
-  /** What it is attached to; `none` is detached, all DMA blocked. */
-  readonly attached: Attached;
-  readonly hwpt: number | undefined;
-  /** What it should be attached to, and why. */
-  readonly wanted: Attached;
-  readonly why: string;
-  /**
-   * EventType that the guest would see on real hardware if the device did DMA now, and that the host keeps from us: it
-   * aborts without an event. 0 if there is none.
-   */
-  readonly silentEvent: number;
-  readonly failure: HostError | undefined;
-}
-
-export interface AcceleratorState {
-  readonly eventqEnabled: boolean;
-  readonly viommu: number | undefined;
-  readonly veventq: { readonly id: number; readonly depth: number; readonly paused: boolean } | undefined;
-  /** What last became of the vEVENTQ, and why. */
-  readonly queue: QueueReport;
-  readonly devices: readonly DeviceState[];
-  readonly failures: ReadonlyMap<Concern, HostError>;
-  readonly events: Readonly<EventCounters>;
-  readonly invalidations: Readonly<InvalidationCounters>;
 }
 
 /** A plugged device, with the STE as the SMMU has it cached: read again only when the guest says that it changed. */
@@ -201,6 +171,11 @@ export class Accelerator implements StreamBackend {
     this.#space.addRam(gpa, bytes, writable);
   }
 
+  /** Removes guest RAM that was added at this address. @throws HostError; it is then still there. */
+  removeRam(gpa: number): void {
+    this.#space.removeRam(gpa);
+  }
+
   /** The VFIO device of a plugged device. */
   device(name: string): VfioDevice | undefined {
     return this.#actual.streams.get(name)?.vfio;
@@ -239,31 +214,13 @@ export class Accelerator implements StreamBackend {
 
   /** Everything about the host side, for display. */
   get state(): AcceleratorState {
-    const actual = this.#actual;
-    const { queue } = actual;
-    return {
+    return describeState(this.#actual, this.#desired, {
       eventqEnabled: this.#smmu?.eventqEnabled ?? false,
-      viommu: actual.viommu?.id,
-      veventq: queue && { id: queue.veventq.id, depth: queue.veventq.depth, paused: this.#bridge.paused },
+      paused: this.#bridge.paused,
       queue: this.#queue,
-      devices: this.#desired.streams.map(({ name, target, why, event }) => {
-        const stream = actual.streams.get(name);
-        return {
-          name,
-          vsid: stream?.vdevice?.vsid,
-          vdevice: stream?.vdevice?.id,
-          attached: stream?.table?.target.kind ?? 'none',
-          hwpt: stream?.table?.hwpt.id,
-          wanted: target.kind,
-          why,
-          silentEvent: event,
-          failure: actual.failures.get(`device ${name}`),
-        };
-      }),
-      failures: actual.failures,
       events: this.#bridge.counters,
       invalidations: this.#invalidator.counters,
-    };
+    });
   }
 
   /** Opens and binds a device, and makes sure that it fits the guest. On failure nothing is left of it. */

@@ -79,6 +79,9 @@ describe('the vEVENTQ', () => {
     bench.guest.registers[0xa0 >>> 2] = 0x4000_1000;
     bench.guest.consMoved();
     expect(bench.takeIoctls()).toEqual(['IOMMU_DESTROY', 'IOMMU_VEVENTQ_ALLOC']);
+    bench.guest.registers[0xa4 >>> 2] = 1;
+    bench.guest.consMoved();
+    expect(bench.takeIoctls()).toEqual(['IOMMU_DESTROY', 'IOMMU_VEVENTQ_ALLOC']);
     bench.guest.eventqLog2Size = 3;
     bench.guest.consMoved();
     expect(bench.takeIoctls()).toEqual(['IOMMU_DESTROY', 'IOMMU_VEVENTQ_ALLOC']);
@@ -95,9 +98,17 @@ describe('the vEVENTQ', () => {
       why: 'Not allocated, although EVENTQEN=1 and a vIOMMU exists: IOMMU_VEVENTQ_ALLOC failed (ENOMEM): the host has no memory left.',
     });
     bench.host.failing = () => 0;
-    bench.guest.cfgiAll();
+    bench.guest.consMoved();
     expect(bench.accelerator.state.veventq).toBeDefined();
     bench.expectSettled(1);
+  });
+  it('that is gone already is as good as destroyed', () => {
+    const bench = new Bench();
+    bench.plug();
+    bench.guest.setEventqen(true);
+    bench.host.failing = (name) => (name === 'IOMMU_DESTROY' ? ERRNO.ENOENT : 0);
+    bench.guest.setEventqen(false);
+    expect(bench.accelerator.state.failures.size).toBe(0);
   });
   it('that could not be destroyed does not count as one, and is destroyed later', () => {
     const bench = new Bench();
@@ -354,8 +365,10 @@ describe('streams', () => {
   });
   it('a CFGI_STE for a StreamID without a device costs nothing', () => {
     const bench = translating();
+    const reports = bench.reports.length;
     bench.guest.setSte(99, BYPASS_STE);
     expect(bench.host.takeCalls()).toEqual([]);
+    expect(bench.reports).toHaveLength(reports);
   });
 
   describe('gap 23: another StreamID', () => {

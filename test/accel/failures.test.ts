@@ -198,6 +198,12 @@ describe('any call of a change may fail', () => {
     expect(bench.host.attached(0)).toBe('abort');
     bench.expectSettled(1);
   });
+  it('a bypass needs no flush', () => {
+    const bench = new Bench();
+    bench.host.failing = (name) => (name === 'IOMMU_HWPT_INVALIDATE' ? ERRNO.ETIMEDOUT : 0);
+    bench.plug();
+    expect(bench.host.device(0).history).toEqual(['bypass']);
+  });
   it('a stream does not translate over caches that could not be flushed', () => {
     const bench = busy();
     bench.host.failing = (name) => (name === 'IOMMU_HWPT_INVALIDATE' ? ERRNO.ETIMEDOUT : 0);

@@ -1,0 +1,78 @@
+/** The accelerator as it is now, for display: what exists on the host, and why. */
+
+import type { HostError } from '../iommufd/errors.ts';
+import type { Actual, Concern } from './actual.ts';
+import type { Desired } from './desired.ts';
+import type { EventCounters } from './event-bridge.ts';
+import type { InvalidationCounters } from './invalidation.ts';
+import type { QueueReport } from './report.ts';
+
+export type Attached = 'translate' | 'bypass' | 'abort' | 'none';
+
+export interface DeviceState {
+  readonly name: string;
+  /** StreamID and id of its vDEVICE, if it has one. */
+  readonly vsid: number | undefined;
+  readonly vdevice: number | undefined;
+  /** What it is attached to; `none` is detached, all DMA blocked. */
+  readonly attached: Attached;
+  readonly hwpt: number | undefined;
+  /** What it should be attached to, and why. */
+  readonly wanted: Attached;
+  readonly why: string;
+  /**
+   * EventType that the guest would see on real hardware if the device did DMA now, and that the host keeps from us: it
+   * aborts without an event. 0 if there is none.
+   */
+  readonly silentEvent: number;
+  readonly failure: HostError | undefined;
+}
+
+export interface AcceleratorState {
+  readonly eventqEnabled: boolean;
+  readonly viommu: number | undefined;
+  readonly veventq: { readonly id: number; readonly depth: number; readonly paused: boolean } | undefined;
+  /** What last became of the vEVENTQ, and why. */
+  readonly queue: QueueReport;
+  readonly devices: readonly DeviceState[];
+  readonly failures: ReadonlyMap<Concern, HostError>;
+  readonly events: Readonly<EventCounters>;
+  readonly invalidations: Readonly<InvalidationCounters>;
+}
+
+/** What the host objects do not tell. */
+export interface Besides {
+  readonly eventqEnabled: boolean;
+  readonly paused: boolean;
+  readonly queue: QueueReport;
+  readonly events: Readonly<EventCounters>;
+  readonly invalidations: Readonly<InvalidationCounters>;
+}
+
+/** Puts together what exists and what should. The counters are live; the rest is of this moment. */
+export function describeState(actual: Actual, desired: Desired, besides: Besides): AcceleratorState {
+  const { queue } = actual;
+  return {
+    eventqEnabled: besides.eventqEnabled,
+    viommu: actual.viommu?.id,
+    veventq: queue && { id: queue.veventq.id, depth: queue.veventq.depth, paused: besides.paused },
+    queue: besides.queue,
+    devices: desired.streams.map(({ name, target, why, event }) => {
+      const stream = actual.streams.get(name);
+      return {
+        name,
+        vsid: stream?.vdevice?.vsid,
+        vdevice: stream?.vdevice?.id,
+        attached: stream?.table?.target.kind ?? 'none',
+        hwpt: stream?.table?.hwpt.id,
+        wanted: target.kind,
+        why,
+        silentEvent: event,
+        failure: actual.failures.get(`device ${name}`),
+      };
+    }),
+    failures: new Map(actual.failures),
+    events: besides.events,
+    invalidations: besides.invalidations,
+  };
+}
