@@ -29,6 +29,18 @@ export class Client {
     return this.raw(fd, ioctl, ioctl.encode(values, size));
   }
 
+  /** A VFIO ioctl whose `argsz` says less, or more, than there is. */
+  vfio<M extends Members>(
+    fd: Fd,
+    ioctl: Ioctl<M>,
+    values: Partial<Values<M>>,
+    argsz = ioctl.size,
+  ): Answer<M> {
+    const bytes = ioctl.encode(values);
+    new DataView(bytes.buffer).setUint32(0, argsz, true);
+    return this.raw(fd, ioctl, bytes);
+  }
+
   /** @param bytes the structure, however wrong. */
   raw<M extends Members>(fd: Fd, ioctl: Ioctl<M>, bytes: Uint8Array): Answer<M> {
     const errno = this.kernel.ioctl(fd, ioctl.request, bytes);

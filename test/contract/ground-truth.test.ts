@@ -2,10 +2,8 @@
 
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { ERRNO } from '../../src/iommufd/uapi/errno.ts';
-import { machine, PATH_A, PATH_B } from '../host/sim/machine.ts';
+import { simRig } from '../host/sim/machine.ts';
 import { GroundTruth, type Step } from './ground-truth.ts';
-import type { Rig } from './rig.ts';
 
 interface Line extends Step {
   readonly line: number;
@@ -20,25 +18,6 @@ const LINES = readFileSync(new URL('linux-7.3.jsonl', import.meta.url), 'utf8')
 /** Times are the measuring machine's. */
 const timeless = (detail: string): string =>
   detail.replace(/ {2}[0-9.]+ ms$/, '').replace(/^[0-9.]+ ms .*$/, '(time)');
-
-function simRig(): Rig {
-  const { host, run } = machine();
-  return {
-    kernel: host,
-    devices: [
-      { path: PATH_A, address: '0000:00:04.0' },
-      { path: PATH_B, address: '0000:00:05.0' },
-    ],
-    settle: run,
-    poll: (fd) => host.poll(fd),
-    write: (fd, from) => host.write(fd, from),
-    readTo: (fd, address, count) => host.readTo(fd, address, count),
-    lseek: (fd) => host.lseek(fd),
-    flags: (fd) => host.flags(fd),
-    physicalAddress: (bytes, offset) =>
-      (host.physicalAddress(bytes) ?? -BigInt(ERRNO.EFAULT)) + BigInt(offset),
-  };
-}
 
 describe('the embedded host answers as Linux 7.3 did', () => {
   const steps = new GroundTruth(simRig()).run();

@@ -10,7 +10,7 @@ import * as uapi from '../../src/iommufd/uapi/iommufd.ts';
 import type { Ioctl, Members, Values } from '../../src/iommufd/uapi/struct.ts';
 import * as vfio from '../../src/iommufd/uapi/vfio.ts';
 import { Client, words64, type Answer } from './client.ts';
-import { Guest, GUEST, IPA_HOLE, RAM_BASE, RAM_SIZE, STE } from './guest.ts';
+import { Guest, GUEST, IPA_HOLE, RAM_BASE, STE } from './guest.ts';
 import { BAD_POINTER, type Rig } from './rig.ts';
 import { resultText, TestDevice } from './test-device.ts';
 
@@ -21,6 +21,8 @@ export interface Step {
   readonly records?: readonly string[];
 }
 
+/** 16 MiB. */
+const MEASURED_RAM = 0x100_0000;
 const VSID = 0x1234n;
 /** SID of the first device, which the second gets as its virtual one. */
 const SID_A = 0x20n;
@@ -29,7 +31,7 @@ export class GroundTruth {
   readonly steps: Step[] = [];
   readonly #rig: Rig;
   readonly #client: Client;
-  readonly #guest = new Guest();
+  readonly #guest = new Guest(MEASURED_RAM);
   readonly #memory;
   #iommufd: Fd = -1;
   #a!: TestDevice;
@@ -151,7 +153,7 @@ export class GroundTruth {
     const { kernel, devices } = this.#rig;
     this.#iommufd = kernel.open('/dev/iommu');
     this.#step(this.#iommufd < 0 ? errnoName(this.#iommufd) : 'OK');
-    const [a, b] = devices.map(({ path, address }) => {
+    const [a, b] = devices.slice(0, 2).map(({ path, address }) => {
       const device = new TestDevice(kernel, kernel.open(path));
       const { result, out } = this.#client.ioctl(device.fd, vfio.VFIO_DEVICE_BIND_IOMMUFD, {
         iommufd: this.#iommufd,
@@ -181,7 +183,7 @@ export class GroundTruth {
       flags: 7,
       ioas_id: this.#ioas,
       user_va: this.#memory.address,
-      length: BigInt(RAM_SIZE),
+      length: BigInt(MEASURED_RAM),
       iova: BigInt(RAM_BASE),
     });
   }

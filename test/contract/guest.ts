@@ -1,8 +1,8 @@
 /** A guest's RAM with a context descriptor and stage 1 tables in it, built by hand: 4 KiB granule, 39-bit addresses. */
 
-/** Guest RAM: 16 MiB from here. */
+/** Guest RAM: from here, 4 MiB unless said otherwise. */
 export const RAM_BASE = 0x4000_0000;
-export const RAM_SIZE = 0x100_0000;
+export const RAM_SIZE = 0x40_0000;
 
 /** Where things are in guest RAM. */
 export const GUEST = {
@@ -22,6 +22,8 @@ export const IOVA_BASE = 0x1000_0000;
 export const IPA_HOLE = 0x3_0000_0000n;
 
 const AF = 1n << 10n;
+/** Not global: belongs to the ASID. */
+const NG = 1n << 11n;
 const PAGE = 0b11n;
 const TABLE = 0b11n;
 /** AP[2:1]: unprivileged too; read-only. */
@@ -43,10 +45,13 @@ const CD0 =
   (ASID << 48n);
 
 export class Guest {
-  readonly ram = new Uint8Array(RAM_SIZE);
-  readonly #view = new DataView(this.ram.buffer);
+  readonly ram: Uint8Array;
+  readonly #view: DataView;
 
-  constructor() {
+  /** @param size of RAM in bytes. */
+  constructor(size = RAM_SIZE) {
+    this.ram = new Uint8Array(size);
+    this.#view = new DataView(this.ram.buffer);
     this.store(GUEST.Cd, CD0);
     this.store(GUEST.Cd + 8, BigInt(GUEST.Level1));
     this.store(GUEST.Cd + 24, 0xffn);
@@ -73,7 +78,7 @@ export class Guest {
 
   /** Maps one page of the 2 MiB from IOVA_BASE, writable. */
   map(iova: number, ipa: bigint): void {
-    this.setPage(iova, ipa | PAGE | AF | AP_RW);
+    this.setPage(iova, ipa | PAGE | AF | NG | AP_RW);
   }
 
   setPage(iova: number, descriptor: bigint): void {

@@ -4,7 +4,7 @@ import type { Fd, Kernel } from '../../src/iommufd/kernel.ts';
 
 export interface Rig {
   readonly kernel: Kernel;
-  /** Two devices with registers like iommu-testdev's in BAR0, behind one SMMU. */
+  /** Devices with registers like iommu-testdev's in BAR0: two behind one SMMU, a third behind another. */
   readonly devices: readonly { readonly path: string; readonly address: string }[];
   /** Lets what the kernel put off happen: interrupts, wake-ups. */
   settle(): void;
@@ -24,3 +24,5 @@ export interface Rig {
 
 /** An address that no process has. */
 export const BAD_POINTER = 0x10n;
+
+export type MakeRig = () => Rig;
