@@ -4,9 +4,20 @@
 const MSI_WINDOW = { first: 0x0800_0000n, last: 0x080f_ffffn };
 const GIB = 1n << 30n;
 
+const isMsi = (address: bigint): boolean => address >= MSI_WINDOW.first && address <= MSI_WINDOW.last;
+
+/** Hints for an IPA that stage 2 did not translate. */
+export function ipaHints(ipa: bigint): string[] {
+  if (!isMsi(ipa)) return [];
+  return [
+    'The IPA lies in 0x8000000..0x80fffff, where the host maps the doorbells of MSIs, and only once VFIO has set the ' +
+      'interrupts up: check that the guest writes exactly the MSI address that the VMM gave to the device.',
+  ];
+}
+
 /** Hints for an address that stage 1 did not translate, the likeliest first. */
 export function addressHints(iova: bigint): string[] {
-  if (iova >= MSI_WINDOW.first && iova <= MSI_WINDOW.last)
+  if (isMsi(iova))
     return [
       'The address lies in 0x8000000..0x80fffff, where Linux places MSI doorbells. Behind an accelerated vSMMU the ' +
         "guest's stage 1 must map this window one to one: check that the firmware describes it to the guest as " +

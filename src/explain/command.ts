@@ -49,7 +49,7 @@ function range(words: Words): string {
   const end = BigInt.asUintN(64, first + pages * granule - 1n);
   const level = TLBI_RANGE.TTL.get(words);
   return (
-    `${last} for 0x${first.toString(16)}..0x${end.toString(16)} (${pages} pages of ${granule / 1024n} KiB` +
+    `${last} for 0x${first.toString(16)}..0x${end.toString(16)} (${pages} ${pages === 1n ? 'page' : 'pages'} of ${granule / 1024n} KiB` +
     `${level === 0 ? '' : `, leaf at level ${level}`})`
   );
 }

@@ -1,7 +1,7 @@
 /** Per event type: what happened, what it means, what to look at. */
 
 import { EVENT_CLASS, type EventName } from '../spec/events.ts';
-import { addressHints } from './address-hints.ts';
+import { addressHints, ipaHints } from './address-hints.ts';
 import { list } from './explanation.ts';
 
 /** A record, read. */
@@ -206,7 +206,11 @@ export const CAUSES: Readonly<Record<EventName, (facts: Facts) => Cause>> = {
     checks: fetchChecks('the table (TTBx, or the descriptor above it)'),
   }),
   F_TRANSLATION: (facts) => {
-    if (facts.stage2) return stage2(facts, 'has no mapping for', [GUEST_MEMORY]);
+    if (facts.stage2)
+      return stage2(facts, 'has no mapping for', [
+        ...(facts.ipa === undefined ? [] : ipaHints(facts.ipa)),
+        GUEST_MEMORY,
+      ]);
     const hints = facts.iova === undefined ? [] : addressHints(facts.iova);
     return {
       summary: `${attempt(facts)} ${ended(facts)}: stage 1 has no mapping for it.`,

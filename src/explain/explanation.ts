@@ -26,6 +26,9 @@ export interface Explanation {
 /** Makes the first letter of a sentence a capital. */
 export const sentence = (text: string): string => text.charAt(0).toUpperCase() + text.slice(1);
 
+/** The opposite, for a sentence inside another one. */
+export const uncapitalized = (text: string): string => text.charAt(0).toLowerCase() + text.slice(1);
+
 /** 'a, b and c'. */
 export function list(parts: readonly string[], word = 'and'): string {
   if (parts.length < 2) return parts.join('');

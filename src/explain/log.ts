@@ -246,12 +246,24 @@ export class LogReader {
     });
   }
 
+  /** Clients by SMMU and StreamID, as decoded lines gave them. */
+  #clients(): Map<string, string> {
+    const clients = new Map<string, string>();
+    for (const { start, draft } of this.#entries)
+      if (draft instanceof EventDraft && draft.client !== undefined && draft.sid !== undefined)
+        clients.set(`${start.smmu} ${draft.sid}`, draft.client);
+    return clients;
+  }
+
   /** What the lines said, in the order of their first lines; {@link problems} is complete then. */
   finish(): Finding[] {
-    const knowledge: DeviceKnowledge = { functions: this.#functions };
+    const functions = this.#functions;
+    const clients = this.#clients();
     const found: Finding[] = [];
     for (const { start, draft, explanation } of this.#entries) {
       if (draft !== undefined) this.problems.push(...draft.problems());
+      const client = draft instanceof EventDraft ? clients.get(`${start.smmu} ${draft.sid}`) : undefined;
+      const knowledge: DeviceKnowledge = { functions, ...(client === undefined ? {} : { client }) };
       const said = draft === undefined ? explanation : draft.explain(knowledge);
       if (said === undefined) continue;
       const { line, column, time, smmu } = start;

@@ -6,7 +6,7 @@ import { COMMAND_WORDS } from '../spec/commands.ts';
 import { explainCommand } from './command.ts';
 import type { DeviceKnowledge } from './device.ts';
 import { explainEvent } from './event.ts';
-import type { Explanation } from './explanation.ts';
+import { type Explanation, uncapitalized } from './explanation.ts';
 import type { LogLine } from './log-line.ts';
 import type { Problem } from './words.ts';
 
@@ -89,7 +89,7 @@ export class CommandDraft extends Draft {
     return {
       ...explained,
       severity: 'error',
-      summary: `Linux skipped a command, so what it asked for was not done: ${explained.summary}`,
+      summary: `Linux replaced a command by a CMD_SYNC, so this was not done: ${uncapitalized(explained.summary)}`,
     };
   }
 }
@@ -116,11 +116,16 @@ export class EventDraft extends Draft {
     return (this.known & 1) === 1 ? EVENT_RECORD.EventID.get(this.words) : this.announced;
   }
 
+  /** StreamID, if known. */
+  get sid(): number | undefined {
+    return (this.known & 2) === 0 ? undefined : EVENT_RECORD.StreamID.get(this.words);
+  }
+
   /** A decoded line can belong to this record. */
   matches(name: string, sid: number | undefined): boolean {
     const type = TYPE_OF.get(name);
     if (type !== undefined && this.type !== type) return false;
-    return sid === undefined || (this.known & 2) === 0 || EVENT_RECORD.StreamID.get(this.words) === sid;
+    return sid === undefined || this.sid === undefined || this.sid === sid;
   }
 
   /** Takes the values of a decoded line for words that the raw lines did not give. */
@@ -183,10 +188,11 @@ export class EventDraft extends Draft {
         fields: [],
       };
     }
+    const client = this.client ?? (this.unassigned ? undefined : knowledge.client);
     return explainEvent(this.words, {
-      ...knowledge,
+      functions: knowledge.functions ?? new Map(),
       known: this.known,
-      ...(this.client === undefined ? {} : { client: this.client }),
+      ...(client === undefined ? {} : { client }),
       unassigned: this.unassigned,
     });
   }

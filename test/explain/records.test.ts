@@ -125,6 +125,11 @@ describe('an event record', () => {
     expect(explained.checks[0]).toMatch(hint);
   });
 
+  it('gives a hint for a doorbell that stage 2 does not map', () => {
+    const explained = explainEvent(words(0x20_0000_0010n, S2 | CLASS(2n), 0x809_0040n, 0x809_0000n));
+    expect(explained.checks[0]).toContain('where the host maps the doorbells of MSIs');
+  });
+
   it('gives the address of a fetch that aborted', () => {
     for (const type of [0x03n, 0x09n, 0x25n])
       expect(explainEvent(words((8n << 32n) | type, 0n, 0n, 0x4_0000_0040n)).summary).toContain(

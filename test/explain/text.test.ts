@@ -283,6 +283,16 @@ describe('the forms of logs', () => {
   });
 });
 
+describe('a client that is named once', () => {
+  it('is known in the raw events of the same SMMU', () => {
+    const text = `${driver([...RAW, ...DECODED])}\n${driver(RAW)}\n${driver(RAW, 'other.smmu')}`;
+    expect(explainText(text).items.map(({ summary, times }) => [summary, times])).toEqual([
+      [SUMMARY_CLIENT, 2],
+      [SUMMARY_RAW, 1],
+    ]);
+  });
+});
+
 describe('lines of several printers', () => {
   it('of two SMMUs do not mix', () => {
     const other = RAW.map((line) => line.replace('0x0000000800000010', '0x0000001000000010'));
@@ -324,7 +334,7 @@ describe('lines of several printers', () => {
     expect(items[3]).toMatchObject({
       severity: 'error',
       summary:
-        'Linux skipped a command, so what it asked for was not done: Drops the cached STE of StreamID 0x8 and its CDs.',
+        'Linux replaced a command by a CMD_SYNC, so this was not done: drops the cached STE of StreamID 0x8 and its CDs.',
     });
     expect(items[3].details[0]).toContain('SSec=1 is illegal');
   });
