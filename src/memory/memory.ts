@@ -39,8 +39,8 @@ class RamRegion implements Region {
     this.lo = lo;
     this.size = bytes.length;
     this.bytes = bytes;
-    this.u32 = new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.length >>> 2);
-    this.u64 = new BigUint64Array(bytes.buffer, bytes.byteOffset, bytes.length >>> 3);
+    this.u32 = new Uint32Array(bytes.buffer, bytes.byteOffset, Math.floor(bytes.length / 4));
+    this.u64 = new BigUint64Array(bytes.buffer, bytes.byteOffset, Math.floor(bytes.length / 8));
   }
 }
 

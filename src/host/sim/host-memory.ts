@@ -74,7 +74,11 @@ export class HostMemory {
     const alignment = bytes.length >= LARGE_ALIGNMENT ? LARGE_ALIGNMENT : SMALL_ALIGNMENT;
     const address = alignUp(this.#userEnd, alignment);
     this.#userEnd = address + Math.max(bytes.length, HOST_PAGE_SIZE);
-    this.memory.addRam(hiOfNumber(address), loOfNumber(address), bytes.subarray(0, bytes.length & ~7));
+    this.memory.addRam(
+      hiOfNumber(address),
+      loOfNumber(address),
+      bytes.subarray(0, bytes.length - (bytes.length % 8)),
+    );
     this.#pinned.set(bytes, { address, count: 1 });
     return address;
   }
