@@ -59,10 +59,11 @@ program
   .option('--ste', 'the words of a Stream Table Entry (8)')
   .option('--cd', 'the words of a Context Descriptor (8)')
   .option('--command', 'the words of a command (2)')
+  .option('--fields', 'every field with its bits')
   .option('--json', 'one JSON object per line')
   .action(async (what: string[], options: object) => {
     const { explain } = await import('./commands/explain.ts');
-    process.exitCode = await explain(what, options);
+    process.exitCode = explain(what, options);
   });
 
 program
@@ -72,7 +73,7 @@ program
   .option('--json', 'one JSON object per line')
   .action(async (files: string[], options: object) => {
     const { conformance } = await import('./commands/conformance.ts');
-    process.exitCode = await conformance(files, options);
+    process.exitCode = conformance(files, options);
   });
 
 const lab = program.command('lab').description('what a real guest needs: QEMU, an arm64 Linux, busybox');
