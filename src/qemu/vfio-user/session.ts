@@ -18,8 +18,9 @@ import {
   type MessageType,
   VERSION,
 } from './messages.ts';
-import { RequestHandlers, type Request } from './request-handlers.ts';
-import { Requests } from './requests.ts';
+import type { Request } from './request.ts';
+import { RequestHandlers } from './request-handlers.ts';
+import { OutgoingRequests } from './outgoing-requests.ts';
 import { type ClientLimits, negotiate } from './version.ts';
 import { hex, type Violation } from './violation.ts';
 
@@ -41,7 +42,7 @@ export class VfioUserSession implements DeviceLink {
   readonly #port: SessionPort;
   readonly #report: (violation: Violation) => void;
   readonly #interrupts: Interrupts;
-  readonly #requests: Requests;
+  readonly #requests: OutgoingRequests;
   readonly #handlers: RequestHandlers;
 
   /** The message that is coming in: `#have` bytes of `#size`, which is 0 until its header is complete. */
@@ -65,7 +66,7 @@ export class VfioUserSession implements DeviceLink {
     this.#port = port;
     this.#report = report;
     this.#interrupts = new Interrupts(device.irqs, port);
-    this.#requests = new Requests((message) => port.send(message, NO_FDS));
+    this.#requests = new OutgoingRequests((message) => port.send(message, NO_FDS));
     this.#handlers = new RequestHandlers(device, this.#interrupts, (...problem) => this.#reject(...problem));
   }
 

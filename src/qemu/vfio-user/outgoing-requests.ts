@@ -18,7 +18,7 @@ interface Request {
 
 const NOTHING = new Uint8Array(0);
 
-export class Requests {
+export class OutgoingRequests {
   readonly #send: (message: Uint8Array) => void;
   readonly #pending = new Map<number, Request>();
   readonly #message = new Uint8Array(HEADER_SIZE + DMA_ACCESS_SIZE + MAX_DATA);
