@@ -21,7 +21,7 @@ import {
 import { IRQ_FLAG } from './vfio-user/messages.ts';
 
 /** The registers, as {@link import('../smmu/smmu.ts').Smmu} has them. */
-export interface RegisterPort {
+interface RegisterPort {
   /** High word of the last 8-byte read. */
   readonly readHi: number;
   read(offset: number, size: number): number;

@@ -5,7 +5,7 @@ import type { Errno } from './device.ts';
 import { DMA_ACCESS_SIZE, DMA_READ, DMA_WRITE, FLAG, HEADER, HEADER_SIZE, MAX_DATA } from './messages.ts';
 
 /** More unanswered requests than this mean that the VMM does not answer at all. */
-export const MAX_REQUESTS = 4096;
+const MAX_REQUESTS = 4096;
 
 type Done = (errno: Errno, data: Uint8Array) => void;
 

@@ -18,7 +18,7 @@ export const PAGE_SIZE = 4096;
 const DEFAULTS: ClientLimits = { maxFds: 1, maxData: 1 << 20 };
 
 /** More JSON than this nobody needs; QEMU sends about 250 bytes. */
-export const MAX_VERSION_JSON = 4096;
+const MAX_VERSION_JSON = 4096;
 
 /** Ours, by name. A reply may hold only those that the client named. */
 const CAPABILITIES = {
