@@ -106,8 +106,8 @@ export class Machine {
    * @returns why devices could not be reset, by name; empty if all were.
    */
   reset(): ReadonlyMap<string, HostError> {
-    this.smmu.reset();
-    this.accelerator.reset();
+    // Devices first: a reset SMMU lets DMA bypass it, and one that still runs would write where the old guest's tables
+    // no longer lead.
     const failures = new Map<string, HostError>();
     for (const { name } of this.state.devices) {
       try {
@@ -117,6 +117,8 @@ export class Machine {
         failures.set(name, error);
       }
     }
+    this.smmu.reset();
+    this.accelerator.reset();
     return failures;
   }
 

@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { MessageChannel, Worker } from 'node:worker_threads';
 import { requireLab } from '../../lab/status.ts';
 import { CommandClient, type Handlers } from '../../qemu/command-channel.ts';
-import { pciAddressOfPort, streamIdOfPort } from '../../qemu/command-line.ts';
+import { type MachineOptions, pciAddressOfPort, streamIdOfPort } from '../../qemu/command-line.ts';
 import type { Guest } from '../../qemu/guest.ts';
 import { launchGuest } from '../../qemu/launch.ts';
 import { RunFolder } from '../../qemu/run-folder.ts';
@@ -20,6 +20,10 @@ export interface RealGuestOptions {
   readonly initrd?: string | undefined;
   /** More words for the kernel's command line. */
   readonly append?: string | undefined;
+  /** Memory, CPUs, root ports. */
+  readonly machine?: Partial<MachineOptions>;
+  /** False keeps the guest from knowing of the SMMU, to compare with: all DMA passes untranslated. */
+  readonly smmuVisible?: boolean;
   readonly host: WorkerStart['host'];
   readonly onEvent: (event: WorkerEvent) => void;
   /** Told every line of the guest's console. */
@@ -75,6 +79,11 @@ export class RealGuest {
     return this.#guest !== undefined;
   }
 
+  /** QEMU's process. */
+  get pid(): number | undefined {
+    return this.#guest?.pid;
+  }
+
   get #booted(): Guest {
     if (this.#guest === undefined) throw new RangeError('The guest has not been booted');
     return this.#guest;
@@ -82,7 +91,7 @@ export class RealGuest {
 
   /** Boots, or boots again. @returns seconds from the kernel's start until its shell was ready, and its release. */
   async boot(): Promise<{ seconds: number; release: string }> {
-    const { append, initrd, onConsole } = this.#options;
+    const { append, initrd, machine, onConsole, smmuVisible = true } = this.#options;
     const lab = await requireLab(this.#options);
     const guest = await launchGuest({
       qemu: lab.qemu,
@@ -91,7 +100,8 @@ export class RealGuest {
       ...(initrd !== undefined && { initrd }),
       ...(append !== undefined && { append }),
       folder: this.#folder,
-      smmu: { socket: this.#folder.socket('smmu') },
+      ...(machine !== undefined && { machine }),
+      smmu: { socket: this.#folder.socket('smmu'), visible: smmuVisible },
       devices: this.#cold,
     });
     this.#guest = guest;
