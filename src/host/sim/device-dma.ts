@@ -8,50 +8,92 @@ import type { ArmSmmu } from './arm-smmu-v3/arm-smmu.ts';
 const MAX_LOG2_BLOCK = 30;
 const BYTES_32 = 4;
 
+/** A transfer under way. */
+interface Transfer {
+  readonly iovaHi: number;
+  readonly iovaLo: number;
+  readonly bytes: Uint8Array;
+  readonly write: boolean;
+  done: number;
+}
+
 export class DeviceDma {
   readonly #smmu: ArmSmmu;
+  readonly #ended: (outcome: Outcome) => void;
   /** Reused: one transaction is under way at a time. */
   readonly #transaction = new Transaction();
   readonly #translation = new Translation();
 
-  constructor(smmu: ArmSmmu, sid: number) {
+  /**
+   * @param mayStall faults may stall transfers, if the SMMU can.
+   * @param ended told how a transfer ended that had stalled.
+   */
+  constructor(smmu: ArmSmmu, sid: number, mayStall: boolean, ended: (outcome: Outcome) => void) {
     this.#smmu = smmu;
+    this.#ended = ended;
     this.#transaction.sid = sid;
+    this.#transaction.mayStall = mayStall;
   }
 
-  /** Reads or writes; stops at the first block that does not translate or meets no memory. */
+  /**
+   * Reads or writes; stops at the first block that does not translate or meets no memory. A transfer that stalls goes on
+   * by itself when it is resumed; the bytes have to stay until then.
+   */
   transfer(iovaHi: number, iovaLo: number, bytes: Uint8Array, write: boolean): Outcome {
-    const transaction = this.#transaction;
-    const translation = this.#translation;
-    const { memory } = this.#smmu.host;
-    transaction.addrHi = iovaHi >>> 0;
-    transaction.addrLo = iovaLo >>> 0;
-    transaction.write = write;
-    let outcome: Outcome = OUTCOME.Ok;
-    for (let done = 0; done < bytes.length;) {
-      outcome = this.#smmu.model.translate(transaction, translation);
-      if (outcome !== OUTCOME.Ok) {
-        // Reads return zero; that is what RAZ means.
-        if (outcome === OUTCOME.RazWi && !write) bytes.fill(0, done);
-        break;
-      }
-      const block = 2 ** Math.min(translation.log2Size, MAX_LOG2_BLOCK);
-      const size = Math.min(bytes.length - done, block - (transaction.addrLo % block));
-      const piece = bytes.subarray(done, done + size);
-      const { paHi, paLo } = translation;
-      let status = write ? memory.writeBytes(paHi, paLo, piece) : memory.readBytes(paHi, paLo, piece);
-      if (status !== MEM_OK && write && size === BYTES_32 && paLo % BYTES_32 === 0)
-        status = memory.store32(paHi, paLo, new DataView(piece.buffer, piece.byteOffset).getUint32(0, true));
-      if (status !== MEM_OK) {
-        outcome = OUTCOME.Abort;
-        break;
-      }
-      done += size;
-      const next = transaction.addrLo + size;
-      transaction.addrLo = next >>> 0;
-      if (next >= 2 ** 32) transaction.addrHi = (transaction.addrHi + 1) >>> 0;
-    }
+    const outcome = this.#run({ iovaHi, iovaLo, bytes, write, done: 0 });
     this.#smmu.handleInterrupts();
     return outcome;
+  }
+
+  #run(transfer: Transfer): Outcome {
+    const { bytes, write } = transfer;
+    while (transfer.done < bytes.length) {
+      const outcome = this.#translate(transfer);
+      if (outcome === OUTCOME.Stalled) {
+        this.#smmu.whenResumed(this.#translation.stag, (resumed) => this.#resume(transfer, resumed));
+        return outcome;
+      }
+      if (outcome !== OUTCOME.Ok) {
+        // Reads return zero; that is what RAZ means.
+        if (outcome === OUTCOME.RazWi && !write) bytes.fill(0, transfer.done);
+        return outcome;
+      }
+      const size = this.#blockLeft(bytes.length - transfer.done);
+      if (!this.#move(bytes.subarray(transfer.done, transfer.done + size), write)) return OUTCOME.Abort;
+      transfer.done += size;
+    }
+    return OUTCOME.Ok;
+  }
+
+  #translate({ iovaHi, iovaLo, done, write }: Transfer): Outcome {
+    const transaction = this.#transaction;
+    const lo = iovaLo + done;
+    transaction.addrLo = lo >>> 0;
+    transaction.addrHi = (iovaHi + Math.floor(lo / 2 ** 32)) >>> 0;
+    transaction.write = write;
+    return this.#smmu.model.translate(transaction, this.#translation);
+  }
+
+  /** Bytes for which the last translation holds, at most `wanted`. */
+  #blockLeft(wanted: number): number {
+    const block = 2 ** Math.min(this.#translation.log2Size, MAX_LOG2_BLOCK);
+    return Math.min(wanted, block - (this.#transaction.addrLo % block));
+  }
+
+  /** @returns false if there is no memory. */
+  #move(piece: Uint8Array, write: boolean): boolean {
+    const { memory } = this.#smmu.host;
+    const { paHi, paLo } = this.#translation;
+    if (!write) return memory.readBytes(paHi, paLo, piece) === MEM_OK;
+    if (memory.writeBytes(paHi, paLo, piece) === MEM_OK) return true;
+    // A device, such as the doorbell of message interrupts.
+    if (piece.length !== BYTES_32 || paLo % BYTES_32 !== 0) return false;
+    const value = new DataView(piece.buffer, piece.byteOffset).getUint32(0, true);
+    return memory.store32(paHi, paLo, value) === MEM_OK;
+  }
+
+  #resume(transfer: Transfer, resumed: Outcome): void {
+    const outcome = resumed === OUTCOME.Ok ? this.#run(transfer) : resumed;
+    if (outcome !== OUTCOME.Stalled) this.#ended(outcome);
   }
 }

@@ -28,6 +28,8 @@ export interface PciFunction {
   /** Offsets and lengths are inside the region; lengths are 1, 2, 4 or 8 for a BAR. */
   regionRead(region: number, offset: number, into: Uint8Array): void;
   regionWrite(region: number, offset: number, from: Uint8Array): void;
+  /** A transfer that had stalled has ended, having gone on as if it had not. */
+  dmaResumed?(outcome: Outcome): void;
   /** Function-level reset: back to the state after power-on; no DMA or interrupt comes out until it is driven again. */
   reset(): void;
 }

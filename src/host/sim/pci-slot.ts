@@ -22,6 +22,7 @@ export interface PciSlotOptions {
   readonly ats: boolean;
   readonly pasidBits: number;
   readonly canwbs: boolean;
+  readonly stalls: boolean;
   readonly msi: MsiController;
   /** Message-signalled interrupts are writes that the SMMU translates, or reach their vectors directly. */
   readonly translateMsi: boolean;
@@ -71,7 +72,9 @@ export class PciSlot implements PciBus {
       pasidBits: options.pasidBits,
       canwbs: options.canwbs,
     });
-    this.#dma = new DeviceDma(options.smmu, options.sids[0]);
+    this.#dma = new DeviceDma(options.smmu, options.sids[0], options.stalls, (outcome) =>
+      this.function.dmaResumed?.(outcome),
+    );
     this.#msi = options.msi;
     this.#translateMsi = options.translateMsi;
     this.function.connect(this);

@@ -7,14 +7,17 @@
 import type { Errno, Fd, Kernel, UserMemory, Watch } from '../../iommufd/kernel.ts';
 import { ERRNO } from '../../iommufd/uapi/errno.ts';
 import type { Memory } from '../../memory/memory.ts';
+import { identificationProblems } from '../../smmu/identification-rules.ts';
 import type { IdRegisters } from '../../smmu/identification.ts';
 import { ArmSmmu } from './arm-smmu-v3/arm-smmu.ts';
+import { driverProblems } from './arm-smmu-v3/driver-needs.ts';
 import { EventFd } from './eventfd.ts';
 import { FileTable, type OpenFile, POLLNVAL } from './file.ts';
 import { HostMemory } from './host-memory.ts';
 import { IoctlFaults } from './ioctl-faults.ts';
 import { IommuGroup } from './iommufd/bound-device.ts';
 import { IommufdFile, type IommufdContext } from './iommufd/context.ts';
+import { VeventqFile } from './iommufd/veventq.ts';
 import { KernelLog } from './kernel-log.ts';
 import { DOORBELL, MsiController } from './msi.ts';
 import type { PciFunction } from './pci-function.ts';
@@ -66,6 +69,8 @@ export interface DeviceDescription {
   readonly ats?: boolean;
   /** Bits of PASID that the device can send; default 0. */
   readonly pasidBits?: number;
+  /** Its faults may stall, if the SMMU's can; default false. PCIe devices cannot wait, others can. */
+  readonly stalls?: boolean;
   /** No-Snoop cannot break coherency (IORT's memory access flags); default true. */
   readonly canwbs?: boolean;
 }
@@ -98,8 +103,10 @@ export class SimHost implements Kernel {
     this.#files = new FileTable(options.schedule, options.fdLimit ?? DEFAULT_FD_LIMIT);
   }
 
-  /** Adds a physical SMMU and starts its driver. @throws RangeError if Linux could not drive it. */
+  /** Adds a physical SMMU and starts its driver. @throws RangeError if it cannot exist, or Linux could not drive it. */
   addSmmu({ name, ids }: SmmuDescription): ArmSmmu {
+    const problems = [...identificationProblems(ids), ...driverProblems(ids)];
+    if (problems.length > 0) throw new RangeError(`${name}: ${problems.join(' ')}`);
     const now = this.#options.now ?? (() => 0);
     const smmu = new ArmSmmu({ name, ids, host: this.#memory, log: this.#log, now });
     this.#smmus.push(smmu);
@@ -125,6 +132,7 @@ export class SimHost implements Kernel {
         ats: device.ats === true,
         pasidBits: device.pasidBits ?? 0,
         canwbs: device.canwbs !== false,
+        stalls: device.stalls === true,
         msi: this.#msi,
         translateMsi: this.#options.msi === 'translated',
       },
@@ -182,6 +190,12 @@ export class SimHost implements Kernel {
     return this.#contexts.flatMap((context, iommufd) =>
       [...context.objects.all()].map(({ id, type, users }) => ({ iommufd, id, type, users })),
     );
+  }
+
+  /** For tests: the number that the next event of a vEVENTQ gets. */
+  setNextEventSequence(fd: Fd, sequence: number): void {
+    const file = this.#files.get(fd);
+    if (file instanceof VeventqFile) file.queue.setNextSequence(sequence);
   }
 
   open(path: string): Fd {

@@ -8,6 +8,7 @@ import type { Errno } from '../../../iommufd/kernel.ts';
 import type { IdRegisters } from '../../../smmu/identification.ts';
 import type { InterruptLine } from '../../../smmu/ports.ts';
 import { Smmu } from '../../../smmu/smmu.ts';
+import { OUTCOME, type Outcome } from '../../../smmu/transaction.ts';
 import {
   CFGI_ALL_RANGE,
   CMD_CFGI_STE,
@@ -78,6 +79,8 @@ export class ArmSmmu {
   readonly #streams: StreamTable;
   readonly #masters = new Map<number, Master>();
   readonly #log: KernelLog;
+  readonly #stalled = new Map<number, (outcome: Outcome) => void>();
+  readonly #resumed: (() => void)[] = [];
   #eventPending = false;
   #errorPending = false;
 
@@ -93,6 +96,7 @@ export class ArmSmmu {
         raise: (line) => this.#raise(line),
         writeMsi: (hi, lo, data) => options.host.memory.store32(hi, lo, data) === 0,
       },
+      stalls: { resolved: (stag, _, { outcome, stag: again }) => this.#resolved(stag, outcome, again) },
     });
     const { ids } = options;
     this.#streams = new StreamTable(
@@ -175,10 +179,16 @@ export class ArmSmmu {
     return this.commands.submit(words, count, from);
   }
 
+  /** Calls back, from {@link handleInterrupts}, when the stalled transaction of this STAG is resumed or ended. */
+  whenResumed(stag: number, callback: (outcome: Outcome) => void): void {
+    this.#stalled.set(stag, callback);
+  }
+
   /** Does what pending interrupts ask for. Called when no other work of this SMMU is under way. */
   handleInterrupts(): void {
-    if (this.holdInterrupts) return;
-    while (this.#eventPending || this.#errorPending) {
+    while (this.#resumed.length > 0 || ((this.#eventPending || this.#errorPending) && !this.holdInterrupts)) {
+      this.#resumed.shift()?.();
+      if (this.holdInterrupts) continue;
       if (this.#errorPending) {
         this.#errorPending = false;
         this.#handleGlobalError();
@@ -188,6 +198,15 @@ export class ArmSmmu {
         this.events.run();
       }
     }
+  }
+
+  /** A stalled transaction was tried again or ended; it may have stalled again, under another STAG. */
+  #resolved(stag: number, outcome: Outcome, again: number): void {
+    const callback = this.#stalled.get(stag);
+    this.#stalled.delete(stag);
+    if (callback === undefined) return;
+    if (outcome === OUTCOME.Stalled) this.#stalled.set(again, callback);
+    else this.#resumed.push(() => callback(outcome));
   }
 
   #raise(line: InterruptLine): void {

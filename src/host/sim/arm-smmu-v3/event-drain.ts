@@ -101,8 +101,9 @@ export class EventDrain {
       }
     }
     this.unhandled += 1;
-    if (!this.#rateLimit.allow((count) => this.#print(`arm_smmu_dump_event: ${count} callbacks suppressed`)))
-      return;
+    const suppressed = (count: number): void =>
+      this.#options.log.print(`arm_smmu_dump_event: ${count} callbacks suppressed`);
+    if (!this.#rateLimit.allow(suppressed)) return;
     for (const line of eventLines(record, master?.name)) this.#print(line);
   }
 

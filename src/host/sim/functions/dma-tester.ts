@@ -81,6 +81,8 @@ export class DmaTester implements PciFunction {
   readonly irqCounts = [1, VECTORS, 0, 0, 1];
   /** What reads bring in and writes send out. */
   readonly buffer = new Uint8Array(BUFFER_SIZE);
+  /** How transfers ended that had stalled. */
+  readonly resumed: Outcome[] = [];
   readonly #registers = new Uint32Array(DMA_TESTER.Buffer / 4);
   readonly #config = new ConfigSpace(HEADER, BAR_SIZE, VECTORS);
   readonly #physical: Memory | undefined;
@@ -116,6 +118,10 @@ export class DmaTester implements PciFunction {
   /** Sends a message interrupt. */
   interrupt(vector: number): void {
     this.#bus?.interrupt('msi', vector);
+  }
+
+  dmaResumed(outcome: Outcome): void {
+    this.resumed.push(outcome);
   }
 
   regionRead(region: number, offset: number, into: Uint8Array): void {

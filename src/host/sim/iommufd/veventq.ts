@@ -91,29 +91,29 @@ export class Veventq extends KernelObject {
 
 /** The descriptor of a vEVENTQ. It holds the queue and the whole context. */
 export class VeventqFile extends OpenFile {
-  readonly #queue: Veventq;
+  readonly queue: Veventq;
   readonly #unpin: () => void;
 
   /** @param unpin lets go of the context. */
   constructor(queue: Veventq, unpin: () => void) {
     super();
-    this.#queue = queue;
+    this.queue = queue;
     this.#unpin = unpin;
     queue.users += 1;
     queue.file = this;
   }
 
   override read(into: UserSink, count: number): number {
-    return this.#queue.read(into, count);
+    return this.queue.read(into, count);
   }
 
   override poll(): number {
-    return this.#queue.readable ? POLLIN : 0;
+    return this.queue.readable ? POLLIN : 0;
   }
 
   override release(): void {
-    this.#queue.file = undefined;
-    this.#queue.users -= 1;
+    this.queue.file = undefined;
+    this.queue.users -= 1;
     this.#unpin();
   }
 }
