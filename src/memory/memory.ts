@@ -33,8 +33,13 @@ class RamRegion implements Region {
   readonly mmio = undefined;
   readonly u32: Uint32Array;
   readonly u64: BigUint64Array;
+  /** Place and length in 32-bit words: unlike bytes, small integers everywhere, which the hot paths live on. */
+  readonly firstWord: number;
+  readonly words: number;
 
   constructor(hi: number, lo: number, bytes: Uint8Array) {
+    this.firstWord = lo >>> 2;
+    this.words = Math.floor(bytes.length / 4);
     this.hi = hi;
     this.lo = lo;
     this.size = bytes.length;
@@ -142,20 +147,30 @@ export class Memory {
     return undefined;
   }
 
+  /** The RAM region that holds `n` words from the one at the address, or undefined. `lo` may be a signed word. */
+  protected wordsAt(hi: number, lo: number, n: number): RamRegion | undefined {
+    const region = this.#ram[hi]?.[0];
+    if (region !== undefined) {
+      const i = (lo >>> 2) - region.firstWord;
+      if (i >= 0 && i + n <= region.words) return region;
+    }
+    return this.ramAt(hi, lo >>> 0, n * 4);
+  }
+
   /** Loads the aligned 32-bit word into `lo`; `hi` becomes 0. */
   load32(hi: number, lo: number): MemStatus {
-    const region = this.ramAt(hi, lo, 4);
+    const region = this.wordsAt(hi, lo, 1);
     if (region === undefined) return MEM_ABORT;
-    this.lo = region.u32[(lo - region.lo) >>> 2]!;
+    this.lo = region.u32[(lo >>> 2) - region.firstWord]!;
     this.hi = 0;
     return MEM_OK;
   }
 
   /** Loads the aligned 64-bit word into `hi` and `lo`. */
   load64(hi: number, lo: number): MemStatus {
-    const region = this.ramAt(hi, lo, 8);
+    const region = this.wordsAt(hi, lo, 2);
     if (region === undefined) return MEM_ABORT;
-    const i = (lo - region.lo) >>> 2;
+    const i = (lo >>> 2) - region.firstWord;
     this.lo = region.u32[i]!;
     this.hi = region.u32[i + 1]!;
     return MEM_OK;
@@ -163,13 +178,13 @@ export class Memory {
 
   /** Stores the aligned 32-bit word, in RAM or to a device. */
   store32(hi: number, lo: number, value: number): MemStatus {
-    const region = this.ramAt(hi, lo, 4);
+    const region = this.wordsAt(hi, lo, 1);
     if (region !== undefined) {
-      region.u32[(lo - region.lo) >>> 2] = value;
+      region.u32[(lo >>> 2) - region.firstWord] = value;
       return MEM_OK;
     }
     for (const device of this.#mmio) {
-      const offset = lo - device.lo;
+      const offset = (lo >>> 0) - device.lo;
       if (device.hi === hi && offset >= 0 && offset + 4 <= device.size)
         return device.mmio.write32(offset, value >>> 0) ? MEM_OK : MEM_ABORT;
     }
@@ -178,9 +193,9 @@ export class Memory {
 
   /** Stores the aligned 64-bit word. */
   store64(hi: number, lo: number, valueHi: number, valueLo: number): MemStatus {
-    const region = this.ramAt(hi, lo, 8);
+    const region = this.wordsAt(hi, lo, 2);
     if (region === undefined) return MEM_ABORT;
-    const i = (lo - region.lo) >>> 2;
+    const i = (lo >>> 2) - region.firstWord;
     region.u32[i] = valueLo;
     region.u32[i + 1] = valueHi;
     return MEM_OK;
@@ -198,11 +213,11 @@ export class Memory {
     newHi: number,
     newLo: number,
   ): MemStatus {
-    const region = this.ramAt(hi, lo, 8);
+    const region = this.wordsAt(hi, lo, 2);
     if (region === undefined) return MEM_ABORT;
     const found = Atomics.compareExchange(
       region.u64,
-      (lo - region.lo) >>> 3,
+      ((lo >>> 2) - region.firstWord) >>> 1,
       (BigInt(expectedHi >>> 0) << 32n) | BigInt(expectedLo >>> 0),
       (BigInt(newHi >>> 0) << 32n) | BigInt(newLo >>> 0),
     );
@@ -213,18 +228,18 @@ export class Memory {
 
   /** Loads `n` 32-bit words (an even number) from an address that is a multiple of 8; each 64-bit word at once. */
   loadWords(hi: number, lo: number, into: Uint32Array, n: number, at = 0): MemStatus {
-    const region = this.ramAt(hi, lo, n * 4);
+    const region = this.wordsAt(hi, lo, n);
     if (region === undefined) return MEM_ABORT;
-    const from = (lo - region.lo) >>> 2;
+    const from = (lo >>> 2) - region.firstWord;
     for (let i = 0; i < n; i++) into[at + i] = region.u32[from + i]!;
     return MEM_OK;
   }
 
   /** Stores `n` 32-bit words (an even number) at an address that is a multiple of 8; each 64-bit word at once. */
   storeWords(hi: number, lo: number, words: Uint32Array, n: number, from = 0): MemStatus {
-    const region = this.ramAt(hi, lo, n * 4);
+    const region = this.wordsAt(hi, lo, n);
     if (region === undefined) return MEM_ABORT;
-    const to = (lo - region.lo) >>> 2;
+    const to = (lo >>> 2) - region.firstWord;
     for (let i = 0; i < n; i++) region.u32[to + i] = words[from + i]!;
     return MEM_OK;
   }
@@ -274,27 +289,27 @@ export class TearFreeMemory extends Memory {
   readonly #halves = new Uint32Array(this.#word.buffer);
 
   override load64(hi: number, lo: number): MemStatus {
-    const region = this.ramAt(hi, lo, 8);
+    const region = this.wordsAt(hi, lo, 2);
     if (region === undefined) return MEM_ABORT;
-    this.#word[0] = region.u64[(lo - region.lo) >>> 3]!;
+    this.#word[0] = region.u64[((lo >>> 2) - region.firstWord) >>> 1]!;
     this.lo = this.#halves[0]!;
     this.hi = this.#halves[1]!;
     return MEM_OK;
   }
 
   override store64(hi: number, lo: number, valueHi: number, valueLo: number): MemStatus {
-    const region = this.ramAt(hi, lo, 8);
+    const region = this.wordsAt(hi, lo, 2);
     if (region === undefined) return MEM_ABORT;
     this.#halves[0] = valueLo;
     this.#halves[1] = valueHi;
-    region.u64[(lo - region.lo) >>> 3] = this.#word[0]!;
+    region.u64[((lo >>> 2) - region.firstWord) >>> 1] = this.#word[0]!;
     return MEM_OK;
   }
 
   override loadWords(hi: number, lo: number, into: Uint32Array, n: number, at = 0): MemStatus {
-    const region = this.ramAt(hi, lo, n * 4);
+    const region = this.wordsAt(hi, lo, n);
     if (region === undefined) return MEM_ABORT;
-    const from = (lo - region.lo) >>> 3;
+    const from = ((lo >>> 2) - region.firstWord) >>> 1;
     for (let i = 0; i < n >>> 1; i++) {
       this.#word[0] = region.u64[from + i]!;
       into[at + 2 * i] = this.#halves[0]!;
@@ -304,9 +319,9 @@ export class TearFreeMemory extends Memory {
   }
 
   override storeWords(hi: number, lo: number, words: Uint32Array, n: number, from = 0): MemStatus {
-    const region = this.ramAt(hi, lo, n * 4);
+    const region = this.wordsAt(hi, lo, n);
     if (region === undefined) return MEM_ABORT;
-    const to = (lo - region.lo) >>> 3;
+    const to = ((lo >>> 2) - region.firstWord) >>> 1;
     for (let i = 0; i < n >>> 1; i++) {
       this.#halves[0] = words[from + 2 * i]!;
       this.#halves[1] = words[from + 2 * i + 1]!;

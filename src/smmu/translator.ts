@@ -30,6 +30,18 @@ const CR2_WORD = OFFSET.CR2 >>> 2;
 const GBPA_WORD = OFFSET.GBPA >>> 2;
 const SMMUEN = CR0.SMMUEN.inPlace;
 
+// A number of this module costs nothing where it is used; a property of an imported object is loaded every time.
+const UNTRANSLATED = KIND.Untranslated;
+const OK = OUTCOME.Ok;
+const BYPASS = PATH.Bypass;
+const STAGE2 = PATH.Stage2;
+const NESTED = PATH.Nested;
+const IN = EVENT_CLASS.IN;
+const GLOBAL = TLB_GLOBAL;
+const PA_HI = TLB_PA_HI;
+const PA_LO = TLB_PA_LO;
+const LOG2_SIZE = TLB_LOG2_SIZE;
+
 /** log2 of the TLB's entries: 512 KiB, and a working set of 16,384 pages. */
 const LOG2_TLB_ENTRIES = 14;
 
@@ -98,7 +110,7 @@ export class Translator {
     const outcome =
       (this.#registers[CR0_WORD] & SMMUEN) === 0
         ? this.#whileDisabled(transaction, result)
-        : transaction.kind === KIND.Untranslated
+        : transaction.kind === UNTRANSLATED
           ? this.#untranslated(transaction, result)
           : transaction.kind === KIND.AtsRequest
             ? this.#ats.request(transaction, result)
@@ -157,7 +169,7 @@ export class Translator {
     if (transaction.kind === KIND.AtsRequest) return this.#ats.denyRequest(transaction, result);
     if (transaction.kind === KIND.AtsTranslated) return this.#ats.forbidTranslated(transaction, result);
     if ((this.#registers[GBPA_WORD] & GBPA.ABORT.inPlace) !== 0) return OUTCOME.Abort;
-    return this.#identity(transaction, result) ? OUTCOME.Ok : OUTCOME.Abort;
+    return this.#identity(transaction, result) ? OK : OUTCOME.Abort;
   }
 
   /** Passes the address through. @returns false if it is beyond the OAS */
@@ -175,14 +187,14 @@ export class Translator {
     if (status !== 0) return this.#stop(status, transaction, contexts.partial, result);
     const context = contexts.current;
     const need = this.#override(transaction, context);
-    if (context.path <= PATH.Bypass) {
+    if (context.path <= BYPASS) {
       if (context.path === PATH.Abort) return OUTCOME.Abort;
-      return this.#identity(transaction, result) ? OUTCOME.Ok : this.#stopAddressSize(transaction, result);
+      return this.#identity(transaction, result) ? OK : this.#stopAddressSize(transaction, result);
     }
     let vaHi = transaction.addrHi;
     const vaLo = transaction.addrLo;
     const upper = (vaHi & 0x0080_0000) !== 0;
-    if (context.path !== PATH.Stage2 && (upper ? context.s1.upper : context.s1.lower).TBI)
+    if (context.path !== STAGE2 && (upper ? context.s1.upper : context.s1.lower).TBI)
       // 5.4 TBI0: the tag counts as copies of bit 55.
       vaHi = (upper ? vaHi | 0xff00_0000 : vaHi & 0x00ff_ffff) >>> 0;
     const tlb = this.#tlb;
@@ -190,20 +202,20 @@ export class Translator {
     const offset = (1 << (upper ? context.upperPage : context.lowerPage)) - 1;
     const page = (vaLo & ~offset) | (upper ? context.upperFlags : context.lowerFlags);
     let at = tlb.find(vaHi | 0, page, context.tag, context.floor);
-    if (at < 0 && tlb.hasGlobals && context.path !== PATH.Stage2)
-      at = tlb.find(vaHi | 0, page | TLB_GLOBAL, context.globalTag, context.globalFloor);
+    if (at < 0 && tlb.hasGlobals && context.path !== STAGE2)
+      at = tlb.find(vaHi | 0, page | GLOBAL, context.globalTag, context.globalFloor);
     if (at >= 0) {
       const entries = tlb.entries;
-      const paLo = entries[at + TLB_PA_LO];
+      const paLo = entries[at + PA_LO];
       // An access that the entry does not allow is walked again: the tables say why, or allow it by now.
       if ((paLo & need) !== 0) {
-        result.paHi = entries[at + TLB_PA_HI];
+        result.paHi = entries[at + PA_HI];
         result.paLo = ((paLo & ~offset) | (vaLo & offset)) >>> 0;
-        result.log2Size = entries[at + TLB_LOG2_SIZE];
-        return OUTCOME.Ok;
+        result.log2Size = entries[at + LOG2_SIZE];
+        return OK;
       }
     }
-    return context.path === PATH.Stage2
+    return context.path === STAGE2
       ? this.#walkStage2(transaction, context, need, result)
       : this.#walk(transaction, context, vaHi, upper, need, result);
   }
@@ -232,12 +244,12 @@ export class Translator {
     // 3.4: with stage 1 bypassed the input may not exceed the IAS; stage 2 is not asked.
     if (beyond(addrHi, addrLo, this.#features.oasBits)) return this.#stopAddressSize(transaction, result);
     const stage2 = this.#stage2;
-    const status = stage2.walk(context.s2, addrHi, addrLo, need, EVENT_CLASS.IN);
+    const status = stage2.walk(context.s2, addrHi, addrLo, need, IN);
     if (status !== 0) return this.#stop(status, transaction, context, result);
     result.paHi = stage2.paHi;
     result.paLo = stage2.paLo;
     result.log2Size = stage2.log2Size;
-    return OUTCOME.Ok;
+    return OK;
   }
 
   /** TLB miss with stage 1: the tables decide. */
@@ -252,7 +264,7 @@ export class Translator {
     const vaLo = transaction.addrLo;
     const stage1 = this.#stage1;
     const stage2 = this.#stage2;
-    const nested = context.path === PATH.Nested;
+    const nested = context.path === NESTED;
     const half = upper ? context.s1.upper : context.s1.lower;
     const s2 = nested ? context.s2 : undefined;
     let status = stage1.walk(context.s1, half, upper, s2, vaHi, vaLo, need);
@@ -263,7 +275,7 @@ export class Translator {
     let paHi = stage1.outHi;
     let paLo = stage1.outLo;
     if (nested) {
-      status = stage2.translate(context.s2, paHi, paLo, need, EVENT_CLASS.IN);
+      status = stage2.translate(context.s2, paHi, paLo, need, IN);
       if (status !== 0) return this.#stop(status, transaction, context, result);
       permissions &= stage2.permissions;
       log2Size = Math.min(log2Size, stage2.log2Size);
@@ -273,19 +285,19 @@ export class Translator {
     result.paHi = paHi;
     result.paLo = paLo;
     result.log2Size = log2Size;
-    if (this.#dry) return OUTCOME.Ok;
+    if (this.#dry) return OK;
     const pageMask = -(1 << (upper ? context.upperPage : context.lowerPage));
     const flags = upper ? context.upperFlags : context.lowerFlags;
     this.#tlb.fill(
       vaHi | 0,
-      (vaLo & pageMask) | (stage1.global ? flags | TLB_GLOBAL : flags),
+      (vaLo & pageMask) | (stage1.global ? flags | GLOBAL : flags),
       stage1.global ? context.globalTag : context.tag,
       paHi | 0,
       (paLo & pageMask) | permissions,
       log2Leaf,
       log2Size,
     );
-    return OUTCOME.Ok;
+    return OK;
   }
 
   /** Terminates or stalls a transaction, and records why. */

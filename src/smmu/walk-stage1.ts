@@ -22,6 +22,19 @@ import {
   compareExchangeDescriptor,
 } from './walk-stage2.ts';
 
+// Numbers of this module cost nothing where they are used; properties of imported objects are loaded every time.
+const OK = MEM_OK;
+const LAST = LAST_LEVEL;
+const IN = EVENT_CLASS.IN;
+const TT = EVENT_CLASS.TT;
+const READ = PERM.UR;
+const WRITES = PERM_WRITE;
+const UNPRIVILEGED = PERM_UNPRIVILEGED;
+const NO_UNPRIVILEGED = HIERARCHY.NoUnprivileged;
+const NO_WRITE = HIERARCHY.NoWrite;
+const NO_PX = HIERARCHY.PXN;
+const NO_UX = HIERARCHY.UXN;
+const EL2 = WORLD.EL2;
 const AF = S1_LEAF.AF.inPlace;
 const TABLE_AF = S1_TABLE.AF.inPlace;
 const DBM = S1_LEAF.DBM.inPlace;
@@ -82,33 +95,34 @@ export class Stage1Walk {
     const stage2 = this.#stage2;
     const observer = this.observer;
     fault.stage1();
-    if (observer !== undefined) observer.stage(1, vaHi, vaLo, EVENT_CLASS.IN);
+    if (observer !== undefined) observer.stage(1, vaHi, vaLo, IN);
     // 7.3.13, 5.4 E0PD0: all three are Translation faults before the first descriptor.
     if (half.EPD || outsideHalf(vaHi, vaLo, table.inputBits, upper)) return EVENT_TYPE.F_TRANSLATION;
-    if (half.E0PD && (need & PERM_UNPRIVILEGED) !== 0) return EVENT_TYPE.F_TRANSLATION;
+    if (half.E0PD && (need & UNPRIVILEGED) !== 0) return EVENT_TYPE.F_TRANSLATION;
     const outputShift = table.outputBits - 32;
     const granuleMask = -(1 << table.log2Granule);
     let baseHi = table.ttbHi;
-    let baseLo = table.ttbLo;
+    let baseLo = table.ttbLo | 0;
     let mask = table.firstMask;
     let level = table.startLevel;
-    let lsb = table.log2Granule + (LAST_LEVEL - level) * table.stride;
+    let lsb = table.log2Granule + (LAST - level) * table.stride;
     let hierarchy = 0;
     let attempts = UPDATE_ATTEMPTS;
     for (;;) {
       const index = lsb >= 32 ? vaHi >>> (lsb - 32) : (vaLo >>> lsb) | (vaHi << (32 - lsb));
       // Where the descriptor is: an IPA until stage 2 has seen it.
       let atHi = baseHi;
-      let atLo = (baseLo | ((index & mask) << 3)) >>> 0;
+      // Low halves stay signed words: passing a larger number to a call may allocate.
+      let atLo = baseLo | ((index & mask) << 3);
       const ipaHi = atHi;
       const ipaLo = atLo;
       if (s2 !== undefined) {
-        const status = stage2.translate(s2, ipaHi, ipaLo, PERM.UR, EVENT_CLASS.TT);
+        const status = stage2.translate(s2, ipaHi, ipaLo, READ, TT);
         if (status !== 0) return status;
         atHi = stage2.paHi;
-        atLo = stage2.paLo;
+        atLo = stage2.paLo | 0;
       }
-      if (memory.load64(atHi, atLo) !== MEM_OK) return this.#abort(atHi, atLo);
+      if (memory.load64(atHi, atLo) !== OK) return this.#abort(atHi, atLo);
       let hi = memory.hi;
       let lo = memory.lo;
       if (s1.bigEndian) {
@@ -119,7 +133,7 @@ export class Stage1Walk {
       if (observer !== undefined) observer.descriptor(1, level, atHi, atLo, hi, lo);
       if ((lo & 1) === 0) return this.#stop(EVENT_TYPE.F_TRANSLATION);
       const addressHi = descriptorAddressHi(table.highBits, hi, lo);
-      if ((lo & 2) !== 0 && level < LAST_LEVEL) {
+      if ((lo & 2) !== 0 && level < LAST) {
         if (addressHi >>> outputShift !== 0) return this.#stop(EVENT_TYPE.F_ADDR_SIZE);
         // 3.13.6: HAFT marks tables as accessed too.
         if (s1.HAFT && (lo & TABLE_AF) === 0 && !this.dry) {
@@ -131,20 +145,20 @@ export class Stage1Walk {
           if (status > 0) return status;
         }
         if (!half.HAD) {
-          if ((hi & APTABLE_UNPRIVILEGED) !== 0) hierarchy |= HIERARCHY.NoUnprivileged;
-          if ((hi & APTABLE_READ_ONLY) !== 0) hierarchy |= HIERARCHY.NoWrite;
-          if ((hi & PXNTABLE) !== 0) hierarchy |= HIERARCHY.PXN;
-          if ((hi & UXNTABLE) !== 0) hierarchy |= HIERARCHY.UXN;
+          if ((hi & APTABLE_UNPRIVILEGED) !== 0) hierarchy |= NO_UNPRIVILEGED;
+          if ((hi & APTABLE_READ_ONLY) !== 0) hierarchy |= NO_WRITE;
+          if ((hi & PXNTABLE) !== 0) hierarchy |= NO_PX;
+          if ((hi & UXNTABLE) !== 0) hierarchy |= NO_UX;
         }
         baseHi = addressHi;
-        baseLo = (lo & granuleMask) >>> 0;
+        baseLo = lo & granuleMask;
         level += 1;
         lsb -= table.stride;
         mask = (1 << table.stride) - 1;
         continue;
       }
       // A block where there are none, or a page without bit 1, is reserved: as good as invalid.
-      if (level === LAST_LEVEL ? (lo & 2) === 0 : level < table.firstBlockLevel)
+      if (level === LAST ? (lo & 2) === 0 : level < table.firstBlockLevel)
         return this.#stop(EVENT_TYPE.F_TRANSLATION);
       if (addressHi >>> outputShift !== 0) return this.#stop(EVENT_TYPE.F_ADDR_SIZE);
       let newLo = lo;
@@ -154,14 +168,14 @@ export class Stage1Walk {
       }
       const clean = s1.HD && (hi & DBM) !== 0 && (lo & AP_READ_ONLY) !== 0;
       let permissions =
-        s1.world === WORLD.EL2
+        s1.world === EL2
           ? stage1PermissionsEl2(hi, lo, hierarchy, clean, s1.WXN)
           : stage1Permissions(hi, lo, hierarchy, clean, s1.WXN, s1.PAN, s1.EPAN);
       if ((permissions & need) === 0) return this.#stop(EVENT_TYPE.F_PERMISSION);
       if (clean) {
         // 3.13.3: a write makes the page dirty; until then the TLB must not let writes through.
-        if ((need & PERM_WRITE) !== 0) newLo &= ~AP_READ_ONLY;
-        else permissions &= ~PERM_WRITE;
+        if ((need & WRITES) !== 0) newLo &= ~AP_READ_ONLY;
+        else permissions &= ~WRITES;
       }
       if (newLo !== lo && !this.dry) {
         const status = this.#update(s1, s2, ipaHi, ipaLo, atHi, atLo, hi, lo, newLo);
@@ -181,9 +195,9 @@ export class Stage1Walk {
         this.outLo = ((lo & granuleMask & ~inside) | (vaLo & inside)) >>> 0;
       }
       this.log2Size = lsb;
-      this.permissions = half.E0PD ? permissions & ~PERM_UNPRIVILEGED : permissions;
+      this.permissions = half.E0PD ? permissions & ~UNPRIVILEGED : permissions;
       // Plain EL2 has no ASIDs: everything is global there.
-      this.global = (lo & NG) === 0 && s1.world !== WORLD.EL2;
+      this.global = (lo & NG) === 0 && s1.world !== EL2;
       if (observer !== undefined) observer.leaf(1, this.outHi, this.outLo, this.permissions, lsb);
       return 0;
     }
@@ -224,7 +238,7 @@ export class Stage1Walk {
       const status = this.#stage2.translate(s2, ipaHi, ipaLo, PERM.UW, EVENT_CLASS.TT);
       if (status !== 0) return status;
       // Stage 2 maps it elsewhere by now: begin again with this descriptor.
-      if (this.#stage2.paHi !== atHi || this.#stage2.paLo !== atLo) return -1;
+      if (this.#stage2.paHi !== atHi || (this.#stage2.paLo | 0) !== atLo) return -1;
     }
     const status = compareExchangeDescriptor(this.#memory, s1.bigEndian, atHi, atLo, hi, lo, hi, newLo);
     if (status === MEM_OK_EXCHANGED) return 0;

@@ -9,6 +9,17 @@ import { descriptorAddressHi, swap32 } from './table-geometry.ts';
 import { TLB_DEVICE, TLB_KIND, TLB_LOG2_SIZE, TLB_PA_HI, TLB_PA_LO, type Tlb, tlbFlags } from './tlb.ts';
 import type { WalkObserver } from './walk-observer.ts';
 
+// Numbers of this module cost nothing where they are used; properties of imported objects are loaded every time.
+const OK = MEM_OK;
+const LAST = LAST_LEVEL;
+const IN = EVENT_CLASS.IN;
+const TT = EVENT_CLASS.TT;
+const WRITES = PERM_WRITE;
+const DEVICE = TLB_DEVICE;
+const PA_HI = TLB_PA_HI;
+const PA_LO = TLB_PA_LO;
+const LOG2_SIZE = TLB_LOG2_SIZE;
+const STAGE2 = TLB_KIND.Stage2;
 const AF = S2_LEAF.AF.inPlace;
 const TABLE_AF = S1_TABLE.AF.inPlace;
 const DBM = S2_LEAF.DBM.inPlace;
@@ -49,17 +60,17 @@ export class Stage2Walk {
     if (this.dry) return this.walk(s2, ipaHi, ipaLo, need, cls);
     const tlb = this.#tlb;
     const log2Page = s2.table.log2Granule;
-    const page = (ipaLo & -(1 << log2Page)) | tlbFlags(TLB_KIND.Stage2, log2Page, false);
+    const page = (ipaLo & -(1 << log2Page)) | tlbFlags(STAGE2, log2Page, false);
     const tag = s2.VMID << 16;
-    const at = tlb.find(ipaHi | 0, page, tag, tlb.floor(TLB_KIND.Stage2, s2.VMID, 0, false));
+    const at = tlb.find(ipaHi | 0, page, tag, tlb.floor(STAGE2, s2.VMID, 0, false));
     if (at >= 0) {
       const entries = tlb.entries;
-      const paLo = entries[at + TLB_PA_LO];
-      if ((paLo & need) !== 0 && !(s2.PTW && cls !== EVENT_CLASS.IN && (paLo & TLB_DEVICE) !== 0)) {
+      const paLo = entries[at + PA_LO];
+      if ((paLo & need) !== 0 && !(s2.PTW && cls !== IN && (paLo & DEVICE) !== 0)) {
         const offset = (1 << log2Page) - 1;
-        this.paHi = entries[at + TLB_PA_HI];
+        this.paHi = entries[at + PA_HI];
         this.paLo = ((paLo & ~offset) | (ipaLo & offset)) >>> 0;
-        this.log2Size = entries[at + TLB_LOG2_SIZE];
+        this.log2Size = entries[at + LOG2_SIZE];
         this.permissions = paLo & 63;
         return 0;
       }
@@ -74,22 +85,23 @@ export class Stage2Walk {
     const memory = this.#memory;
     const observer = this.observer;
     // 7.3.12: the record tells what the access was for; the address asked for goes with all four faults.
-    fault.stage2(cls, ipaHi, ipaLo, cls === EVENT_CLASS.TT && (need & PERM_WRITE) !== 0);
+    fault.stage2(cls, ipaHi, ipaLo, cls === TT && (need & WRITES) !== 0);
     if (observer !== undefined) observer.stage(2, ipaHi, ipaLo, cls);
     // 3.4: beyond what S2T0SZ maps.
     if (beyond(ipaHi, ipaLo, table.inputBits)) return EVENT_TYPE.F_TRANSLATION;
     const outputShift = table.outputBits - 32;
     const granuleMask = -(1 << table.log2Granule);
     let baseHi = table.ttbHi;
-    let baseLo = table.ttbLo;
+    let baseLo = table.ttbLo | 0;
     let mask = table.firstMask;
     let level = table.startLevel;
-    let lsb = table.log2Granule + (LAST_LEVEL - level) * table.stride;
+    let lsb = table.log2Granule + (LAST - level) * table.stride;
     let attempts = UPDATE_ATTEMPTS;
     for (;;) {
       const index = lsb >= 32 ? ipaHi >>> (lsb - 32) : (ipaLo >>> lsb) | (ipaHi << (32 - lsb));
-      const atLo = (baseLo | ((index & mask) << 3)) >>> 0;
-      if (memory.load64(baseHi, atLo) !== MEM_OK) {
+      // Low halves stay signed words: passing a larger number to a call may allocate.
+      const atLo = baseLo | ((index & mask) << 3);
+      if (memory.load64(baseHi, atLo) !== OK) {
         fault.fetch(baseHi, atLo);
         return EVENT_TYPE.F_WALK_EABT;
       }
@@ -103,7 +115,7 @@ export class Stage2Walk {
       if (observer !== undefined) observer.descriptor(2, level, baseHi, atLo, hi, lo);
       if ((lo & 1) === 0) return EVENT_TYPE.F_TRANSLATION;
       const addressHi = descriptorAddressHi(table.highBits, hi, lo);
-      if ((lo & 2) !== 0 && level < LAST_LEVEL) {
+      if ((lo & 2) !== 0 && level < LAST) {
         if (addressHi >>> outputShift !== 0) return EVENT_TYPE.F_ADDR_SIZE;
         // 3.13.6: HAFT marks tables as accessed too.
         if (s2.HAFT && (lo & TABLE_AF) === 0 && !this.dry) {
@@ -116,14 +128,14 @@ export class Stage2Walk {
           if (status > 0) return status;
         }
         baseHi = addressHi;
-        baseLo = (lo & granuleMask) >>> 0;
+        baseLo = lo & granuleMask;
         level += 1;
         lsb -= table.stride;
         mask = (1 << table.stride) - 1;
         continue;
       }
       // A block where there are none, or a page without bit 1, is reserved: as good as invalid.
-      if (level === LAST_LEVEL ? (lo & 2) === 0 : level < table.firstBlockLevel)
+      if (level === LAST ? (lo & 2) === 0 : level < table.firstBlockLevel)
         return EVENT_TYPE.F_TRANSLATION;
       if (addressHi >>> outputShift !== 0) return EVENT_TYPE.F_ADDR_SIZE;
       let newLo = lo;
@@ -136,11 +148,11 @@ export class Stage2Walk {
       const device = (lo & (s2.FWB ? 0x10 : 0x30)) === 0;
       if ((permissions & need) === 0) return EVENT_TYPE.F_PERMISSION;
       // 5.2 S2PTW: a walk or CD fetch that would touch a device.
-      if (device && s2.PTW && cls !== EVENT_CLASS.IN) return EVENT_TYPE.F_PERMISSION;
+      if (device && s2.PTW && cls !== IN) return EVENT_TYPE.F_PERMISSION;
       if (clean) {
         // 3.13.3: a write makes the page dirty; until then the TLB must not let writes through.
-        if ((need & PERM_WRITE) !== 0) newLo |= S2AP_WRITE;
-        else permissions &= ~PERM_WRITE;
+        if ((need & WRITES) !== 0) newLo |= S2AP_WRITE;
+        else permissions &= ~WRITES;
       }
       if (newLo !== lo && !this.dry) {
         const status = this.#update(s2, baseHi, atLo, hi, lo, hi, newLo);
@@ -158,7 +170,7 @@ export class Stage2Walk {
         addressHi,
         lo & granuleMask,
         lsb,
-        device ? permissions | TLB_DEVICE : permissions,
+        device ? permissions | DEVICE : permissions,
       );
       return 0;
     }
@@ -190,7 +202,7 @@ export class Stage2Walk {
     const pageMask = -(1 << log2Page);
     this.#tlb.fill(
       ipaHi | 0,
-      (ipaLo & pageMask) | tlbFlags(TLB_KIND.Stage2, log2Page, false),
+      (ipaLo & pageMask) | tlbFlags(STAGE2, log2Page, false),
       s2.VMID << 16,
       this.paHi | 0,
       (this.paLo & pageMask) | permissionsDevice,

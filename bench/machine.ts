@@ -1,0 +1,111 @@
+/** The SMMU that the benchmarks drive: the ID registers of QEMU's, plain memory, 4 KB pages through four levels. */
+
+import { Memory } from '../src/memory/memory.ts';
+import { QEMU_LIKE, type IdRegisters } from '../src/smmu/identification.ts';
+import { Smmu } from '../src/smmu/smmu.ts';
+import { Transaction, Translation } from '../src/smmu/transaction.ts';
+import { OFFSET } from '../src/spec/registers.ts';
+import {
+  Allocator,
+  PageTable,
+  RW_PAGE,
+  S2_RW_PAGE,
+  buildCd,
+  buildSte,
+  ramSpace,
+  writeDwords,
+} from '../test/support/tables.ts';
+
+const RAM = 0xc000_0000;
+const RAM_SIZE = 256 * 2 ** 20;
+const COMMANDS = 2 ** 11;
+const EVENTS = 2 ** 11;
+/** First address that is mapped, in steps of a page. */
+const IOVA = 0x1_2340_0000n;
+const DATA = 0x8000_0000n;
+
+export type Stages = 's1' | 's2' | 'nested' | 'bypass';
+
+export const STREAM = { s1: 1, s2: 2, nested: 3, bypass: 4, bad: 5, faultS1: 6, faultS2: 7, faultNested: 8 } as const;
+
+export class BenchMachine {
+  readonly memory = new Memory();
+  readonly smmu: Smmu;
+  readonly transaction = new Transaction();
+  readonly result = new Translation();
+  readonly #allocator = new Allocator(BigInt(RAM), BigInt(RAM + RAM_SIZE));
+  readonly #commands: bigint;
+  #prod = 0;
+
+  /** @param pages 4 KB pages that each stream maps */
+  constructor(pages: number, ids: IdRegisters = QEMU_LIKE) {
+    this.memory.addRam(0, RAM, new Uint8Array(RAM_SIZE));
+    this.smmu = new Smmu({ ids, memory: this.memory, interrupts: { raise() {}, writeMsi: () => true } });
+    const take = (size: number): bigint => this.#allocator.take(BigInt(size));
+    const strtab = take(64 << 8);
+    this.#commands = take(16 * COMMANDS);
+    const events = take(32 * EVENTS);
+    const { smmu } = this;
+    smmu.write(OFFSET.STRTAB_BASE, 8, 0, Number(strtab));
+    smmu.write(OFFSET.STRTAB_BASE_CFG, 4, 0, 8);
+    smmu.write(OFFSET.CMDQ_BASE, 8, 0, Number(this.#commands) + 11);
+    smmu.write(OFFSET.EVENTQ_BASE, 8, 0, Number(events) + 11);
+    smmu.write(OFFSET.CR2, 4, 0, 2);
+    this.#build(strtab, pages);
+    smmu.write(OFFSET.CR0, 4, 0, 0xd);
+  }
+
+  #build(strtab: bigint, pages: number): void {
+    const space = ramSpace(this.memory, this.#allocator);
+    const shape = { log2Granule: 12, inputBits: 48 } as const;
+    const shape2 = { log2Granule: 12, inputBits: 44, startLevel: 0 } as const;
+    const s1 = new PageTable(space, shape);
+    for (let i = 0; i < pages; i++)
+      s1.map(IOVA + BigInt(i * 4096), DATA + BigInt(i * 4096), RW_PAGE);
+    const s2 = new PageTable(space, shape2);
+    for (let i = 0; i < pages; i++) {
+      s2.map(IOVA + BigInt(i * 4096), DATA + BigInt(i * 4096), S2_RW_PAGE);
+      s2.map(DATA + BigInt(i * 4096), DATA + BigInt(i * 4096), S2_RW_PAGE);
+    }
+    const cd = this.#allocator.take(64n);
+    const ste1 = { Config: 5, S1ContextPtr: cd } as const;
+    const ste2 = {
+      S2T0SZ: 20, S2SL0: 2, S2PS: 4, S2AA64: 1, S2R: 1, S2TTB: s2.base,
+    } as const; // prettier-ignore
+    writeDwords(this.memory, cd, buildCd({ T0SZ: 16, IPS: 4, TTB0: s1.base, ASID: 1 }));
+    const put = (sid: number, ste: bigint[]): void => writeDwords(this.memory, strtab + BigInt(64 * sid), ste);
+    put(STREAM.s1, buildSte({ ...ste1, S2VMID: 1 }));
+    put(STREAM.s2, buildSte({ ...ste2, Config: 6, S2VMID: 2 }));
+    put(STREAM.nested, buildSte({ ...ste1, ...ste2, Config: 7, S2VMID: 3 }));
+    put(STREAM.bypass, buildSte({ Config: 4 }));
+    // Stage 2 maps the tables of stage 1 one to one.
+    for (let at = BigInt(RAM); at < this.#allocator.next; at += 4096n) s2.map(at, at, S2_RW_PAGE);
+  }
+
+  /** Address of page `i` as the transaction's. */
+  aim(sid: number, i: number, write = false): void {
+    const t = this.transaction;
+    t.sid = sid;
+    t.addrHi = 1;
+    t.addrLo = (0x2340_0000 + i * 4096) >>> 0;
+    t.write = write;
+  }
+
+  /** Queues one command; `ring` makes the SMMU take all that are queued. */
+  queue(w0: number, w1: number, w2: number, w3: number): void {
+    const at = Number(this.#commands) + (this.#prod & (COMMANDS - 1)) * 16;
+    this.memory.store64(0, at, w1, w0);
+    this.memory.store64(0, at + 8, w3, w2);
+    this.#prod = (this.#prod + 1) & (2 * COMMANDS - 1);
+  }
+
+  ring(): void {
+    this.smmu.write(OFFSET.CMDQ_PROD, 4, 0, this.#prod);
+  }
+
+  /** Empties the event queue without looking. */
+  drain(): void {
+    const { smmu } = this;
+    smmu.write(OFFSET.EVENTQ_CONS, 4, 0, smmu.read(OFFSET.EVENTQ_PROD, 4));
+  }
+}
