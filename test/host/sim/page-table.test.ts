@@ -1,6 +1,6 @@
 /** Tables that the kernel builds, seen through the SMMU: what is mapped translates, and nothing else does. */
 
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { PageTable } from '../../../src/host/sim/arm-smmu-v3/page-table.ts';
 import { HostMemory } from '../../../src/host/sim/host-memory.ts';
