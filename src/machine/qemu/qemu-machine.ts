@@ -90,7 +90,7 @@ export class QemuMachine {
   /** @throws HostError, QemuError. Nothing is left of the attempt then. */
   plug({ name, sid, socket }: PlugArgument): void {
     if (this.#slots.has(name)) throw new Error(`A device "${name}" is plugged already`);
-    const slot = new QemuSlot({
+    const slot: QemuSlot = new QemuSlot({
       sys: this.#sys,
       loop: this.loop,
       kernel: this.#host.kernel,
@@ -99,6 +99,10 @@ export class QemuMachine {
       path: this.#host.pathOf(name),
       sid,
       socket,
+      gone: () =>
+        this.#scheduler.post(() => {
+          if (this.#slots.get(name) === slot) this.unplug(name);
+        }),
       log: (text) => this.#problem(text),
     });
     this.#slots.set(name, slot);

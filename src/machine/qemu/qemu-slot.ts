@@ -23,6 +23,8 @@ export interface QemuSlotOptions {
   readonly path: string;
   readonly sid: number;
   readonly socket: string;
+  /** The guest does not have the device any more: it gave it back, or QEMU is gone. Called from within the loop. */
+  readonly gone: () => void;
   /** What goes wrong, in sentences. */
   readonly log: (text: string) => void;
 }
@@ -80,7 +82,9 @@ export class QemuSlot {
       msiChanged: (vectors) => this.#connect(vectors),
       translate: (hi, lo) => this.#translate(hi, lo),
       reset: () => this.#try(() => this.#device.reset()),
-      connection: () => {},
+      connection: (connected) => {
+        if (!connected) this.#options.gone();
+      },
     };
   }
 
