@@ -19,10 +19,14 @@ import {
   SOCK_CLOEXEC,
   SOCK_NONBLOCK,
   SOCK_STREAM,
+  EPOLL_CLOEXEC,
+  EPOLL_CTL_ADD,
+  F_GETFD,
 } from './linux.ts';
 import { ERRNO } from './errno.ts';
 import { ARENA_SIZE, MESSAGE_MAX, MessageArena } from './message-arena.ts';
-import type { Fd, Received, Result, Syscalls } from './syscalls.ts';
+import { ReadableWatches } from './readable-watches.ts';
+import type { Fd, Received, Result, Stop, Syscalls } from './syscalls.ts';
 import { UnsupportedHere } from './unsupported.ts';
 
 type Koffi = typeof import('koffi');
@@ -37,6 +41,7 @@ class KoffiSyscalls implements Syscalls {
   readonly #call: Readonly<Record<(typeof PROTOTYPES)[number][0], Call>>;
   readonly #mmap: AddressCall;
   readonly #arena: MessageArena;
+  readonly #watches: ReadableWatches;
   readonly #timespec = new BigInt64Array(2);
   readonly #timespecBytes = new Uint8Array(this.#timespec.buffer);
 
@@ -55,6 +60,7 @@ class KoffiSyscalls implements Syscalls {
     const address = this.mmap(0n, ARENA_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (address < 0n) throw new Error(`mmap of ${ARENA_SIZE} bytes failed (errno ${-address})`);
     this.#arena = new MessageArena(this.view(address, ARENA_SIZE), address);
+    this.#watches = new ReadableWatches((fd, ready) => koffi.node.poll(fd, { readable: true }, ready));
   }
 
   /** Turns libc's -1 into the negative errno. */
@@ -119,6 +125,10 @@ class KoffiSyscalls implements Syscalls {
     return this.#koffi.view(address, length);
   }
 
+  address(bytes: Uint8Array): bigint {
+    return this.#koffi.address(bytes);
+  }
+
   socket(): Result {
     return this.#result(this.#call.socket(AF_UNIX, STREAM, 0));
   }
@@ -170,6 +180,24 @@ class KoffiSyscalls implements Syscalls {
     this.#timespec[1] = BigInt(Math.round((timeoutMs % 1000) * 1e6));
     return this.#result(this.#call.ppoll(pollfds, count, this.#timespecBytes, null));
   }
+
+  watchReadable(fd: Fd, ready: () => void): Result | Stop {
+    // koffi 3.3.4 ends the process where libuv refuses a descriptor, so epoll is asked first.
+    const errno = this.#pollable(fd);
+    return errno < 0 ? errno : this.#watches.watch(fd, ready);
+  }
+
+  #pollable(fd: Fd): Result {
+    // The epoll descriptor could get the number of one that is closed.
+    const open = this.fcntl(fd, F_GETFD, 0);
+    if (open < 0) return open;
+    const epoll = this.#result(this.#call.epoll_create1(EPOLL_CLOEXEC));
+    if (epoll < 0) return epoll;
+    // An event with no bits; large enough for the struct of either CPU.
+    const result = this.#result(this.#call.epoll_ctl(epoll, EPOLL_CTL_ADD, fd, new Uint8Array(16)));
+    this.close(epoll);
+    return result;
+  }
 }
 
 /**
@@ -197,6 +225,8 @@ const PROTOTYPES = [
   ['connect', 'int', 'int fd, const void *address, unsigned int length'],
   ['recvmsg', 'int64_t', 'int fd, void *message, int flags'],
   ['sendmsg', 'int64_t', 'int fd, const void *message, int flags'],
+  ['epoll_create1', 'int', 'int flags'],
+  ['epoll_ctl', 'int', 'int epoll, int operation, int fd, void *event'],
   ['ppoll', 'int', 'void *pollfds, unsigned long count, const void *timeout, const void *sigmask'],
 ] as const;
 

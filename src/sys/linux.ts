@@ -25,6 +25,7 @@ export const F_GETFL = 3;
 export const F_ADD_SEALS = 1033;
 export const F_GET_SEALS = 1034;
 export const F_SEAL_SHRINK = 2;
+export const F_SEAL_GROW = 4;
 export const FD_CLOEXEC = 1;
 
 export const EFD_NONBLOCK = 0o4000;
@@ -42,6 +43,9 @@ export const MSG_CTRUNC = 0x8;
 export const MSG_DONTWAIT = 0x40;
 export const MSG_NOSIGNAL = 0x4000;
 export const MSG_CMSG_CLOEXEC = 0x4000_0000;
+
+export const EPOLL_CLOEXEC = O_CLOEXEC;
+export const EPOLL_CTL_ADD = 1;
 
 export const POLLIN = 0x1;
 export const POLLOUT = 0x4;

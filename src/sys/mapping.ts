@@ -6,7 +6,9 @@
 import { fstatSync } from 'node:fs';
 import { ERRNO } from './errno.ts';
 import {
+  F_ADD_SEALS,
   F_GET_SEALS,
+  F_SEAL_GROW,
   F_SEAL_SHRINK,
   MAP_ANONYMOUS,
   MAP_FIXED,
@@ -90,6 +92,23 @@ export class Mapping {
       writable,
       seals >= 0 && (seals & F_SEAL_SHRINK) !== 0,
     );
+  }
+
+  /**
+   * Maps memory of our own: a file without a name that nobody can make smaller.
+   * @param size in bytes; it begins at a page. @returns a negative errno.
+   */
+  static ofMemory(sys: Syscalls, name: string, size: number): Mapping | number {
+    const fd = sys.memfd_create(name);
+    if (fd < 0) return fd;
+    try {
+      const result = sys.ftruncate(fd, size);
+      if (result < 0) return result;
+      sys.fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW);
+      return Mapping.ofFile(sys, { fd, offset: 0, size, writable: true });
+    } finally {
+      sys.close(fd);
+    }
   }
 
   /**

@@ -17,6 +17,11 @@ export interface Received {
   truncated: boolean;
 }
 
+/** Stops something that goes on by itself. Stopping twice is harmless. */
+export interface Stop {
+  stop(): void;
+}
+
 export interface Syscalls {
   /** Opens a path; `flags` without O_CLOEXEC, which is always set. */
   open(path: string, flags: number): Result;
@@ -43,6 +48,12 @@ export interface Syscalls {
    */
   view(address: bigint, length: number): ArrayBuffer;
 
+  /**
+   * Where bytes are in memory. It stays true for as long as they can be reached: the memory of an ArrayBuffer does not
+   * move, unless it is resized or transferred.
+   */
+  address(bytes: Uint8Array): bigint;
+
   /** A UNIX stream socket that does not block. */
   socket(): Result;
   /** A connected pair of such sockets. */
@@ -67,6 +78,12 @@ export interface Syscalls {
    * @param timeoutMs how long; below 0 for ever.
    */
   ppoll(pollfds: Uint8Array, count: number, timeoutMs: number): Result;
+  /**
+   * Calls back from Node's event loop, again and again while the descriptor is readable, at its end or in error. For
+   * threads that live in that loop; it keeps them alive. Stop it before the descriptor is closed.
+   * @returns a negative errno for what cannot be waited for: EBADF, or EPERM for a regular file.
+   */
+  watchReadable(fd: Fd, ready: () => void): Result | Stop;
 }
 
 /** Size of one pollfd. */
