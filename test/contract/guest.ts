@@ -15,9 +15,9 @@ export const GUEST = {
   D1: 0x4010_1000,
 } as const;
 
-export const ASID = 5n;
+const ASID = 5n;
 /** First address of the 2 MiB that Level3 maps. */
-export const IOVA_BASE = 0x1000_0000;
+const IOVA_BASE = 0x1000_0000;
 /** An IPA that stage 2 does not map. */
 export const IPA_HOLE = 0x3_0000_0000n;
 

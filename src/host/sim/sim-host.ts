@@ -4,6 +4,7 @@
  * machine: put SMMUs and devices in, read the kernel's log.
  */
 
+import { IOMMUFD_PATH } from '../../iommufd/iommufd.ts';
 import type { Errno, Fd, Kernel, UserMemory, Watch } from '../../iommufd/kernel.ts';
 import { ERRNO } from '../../iommufd/uapi/errno.ts';
 import type { Memory } from '../../memory/memory.ts';
@@ -25,7 +26,6 @@ import { PciSlot } from './pci-slot.ts';
 import { bytesSink, UserSpace } from './user-space.ts';
 import { VfioFile } from './vfio-cdev.ts';
 
-export const IOMMUFD_PATH = '/dev/iommu';
 const DEFAULT_FD_LIMIT = 1024;
 const O_RDWR = 0x2;
 

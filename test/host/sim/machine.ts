@@ -11,12 +11,12 @@ import type { Rig } from '../../contract/rig.ts';
 import type { IdRegisters } from '../../../src/smmu/identification.ts';
 
 export const PATH_A = '/dev/vfio/devices/vfio0';
-export const PATH_B = '/dev/vfio/devices/vfio1';
-export const PATH_C = '/dev/vfio/devices/vfio2';
+const PATH_B = '/dev/vfio/devices/vfio1';
+const PATH_C = '/dev/vfio/devices/vfio2';
 export const SID_A = 0x20;
-export const SID_B = 0x28;
+const SID_B = 0x28;
 /** Behind the second SMMU, so that it can have the same StreamID. */
-export const SID_C = 0x20;
+const SID_C = 0x20;
 
 export interface Machine {
   readonly host: SimHost;

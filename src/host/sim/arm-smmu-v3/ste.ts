@@ -55,7 +55,7 @@ export function stage2Ste(domain: Stage2Domain, ats: boolean): Uint32Array {
 /** What a nested HWPT asks for: words 0 and 1 of the guest's STE as four 32-bit words, already checked. */
 export type GuestSte = readonly [lo0: number, hi0: number, lo1: number, hi1: number];
 
-export const guestSteConfig = (words: GuestSte): number => STE.Config.of(words[STE.Config.word]);
+const guestSteConfig = (words: GuestSte): number => STE.Config.of(words[STE.Config.word]);
 const guestSteValid = (words: GuestSte): boolean => STE.V.of(words[0]) === 1;
 
 /** Whether the guest's STE translates by stage 1, which needs a vDEVICE. */

@@ -34,9 +34,9 @@ export const DMA_TESTER = {
 } as const;
 
 export const BUFFER_SIZE = 0x1000;
-export const BAR_SIZE = DMA_TESTER.Buffer + BUFFER_SIZE;
+const BAR_SIZE = DMA_TESTER.Buffer + BUFFER_SIZE;
 /** Attributes: bit 1 valid, bit 3 Non-secure. */
-export const ATTRIBUTES_VALID = 0x2;
+const ATTRIBUTES_VALID = 0x2;
 
 export const OPERATION = {
   /** Fills the target with {@link PATTERN}. */
