@@ -1,5 +1,5 @@
 import { QemuError } from './errors.ts';
-import { cells, cellsOf, type Fdt, findCompatible, findNode, type FdtNode, strings } from './fdt.ts';
+import { cells, cellsOf, type Fdt, findCompatible, type FdtNode, strings } from './fdt.ts';
 
 /**
  * The guest's device tree: the one that QEMU's `virt` machine makes of itself, with our SMMU put in.
@@ -46,12 +46,6 @@ export interface DeviceTreeOptions {
   interrupts?: InterruptKind;
   /** The host can walk what the guest's CPU caches hold (IDR0.COHACC); true unless told otherwise. */
   coherent?: boolean;
-}
-
-function required(fdt: Fdt, path: string): FdtNode {
-  const node = findNode(fdt, path);
-  if (node === undefined) throw new QemuError('BAD_DEVICE_TREE', `QEMU's device tree has no node ${path}.`);
-  return node;
 }
 
 function requiredCompatible(fdt: Fdt, name: string): FdtNode {
@@ -183,10 +177,4 @@ export function addSmmu(fdt: Fdt, options: DeviceTreeOptions = {}): void {
  */
 export function disableUnusedDevices(fdt: Fdt): void {
   for (const node of findCompatible(fdt, 'virtio,mmio')) node.properties.set('status', strings('disabled'));
-}
-
-/** The path that `/aliases` gives for `name`. */
-export function alias(fdt: Fdt, name: string): string | undefined {
-  const value = required(fdt, '/aliases').properties.get(name);
-  return value === undefined ? undefined : new TextDecoder('latin1').decode(value).replace(/\0.*$/s, '');
 }

@@ -2,7 +2,6 @@ import { beforeEach, describe, expect, it } from 'vitest';
 
 import {
   addSmmu as addNode,
-  alias,
   disableUnusedDevices,
   type DeviceTreeOptions,
   hideSmmuFunction,
@@ -190,10 +189,5 @@ describe('the rest of the tree', () => {
     disableUnusedDevices(fdt);
     expect(stringsOf(property('/virtio_mmio@a000200', 'status'))).toEqual(['disabled']);
     expect(property('/apb-pclk', 'status')).toBeUndefined();
-  });
-
-  it('tells which UART is which', () => {
-    expect(alias(fdt, 'serial0')).toBe('/pl011@9000000');
-    expect(alias(fdt, 'serial1')).toBeUndefined();
   });
 });
