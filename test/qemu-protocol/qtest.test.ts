@@ -76,6 +76,26 @@ describe('a good peer', () => {
     expect(await qtest.read(0, 8)).toBe(0xffff_ffff_8765_4321n);
   });
 
+  it('gets several commands in one go, and each answer goes to its command', async () => {
+    const seen = answerLines(pair.far, (line) => `OK ${line.slice(-1)}\n`);
+    expect(await qtest.commands(['readl 0x1', 'readl 0x2', 'readl 0x3'])).toEqual([['1'], ['2'], ['3']]);
+    expect(seen).toEqual(['readl 0x1', 'readl 0x2', 'readl 0x3']);
+    expect(await qtest.commands([])).toEqual([]);
+  });
+
+  it('is quoted when it refuses one of several, and the next commands have their own answers', async () => {
+    answerLines(pair.far, (line) => (line === 'b' ? 'FAIL Unknown command\n' : `OK ${line}\n`));
+    await expect(qtest.commands(['a', 'b', 'c'])).rejects.toThrow(/"b": Unknown command/);
+    expect(await qtest.command('d')).toEqual(['d']);
+  });
+
+  it('is not given more commands than it may keep waiting', async () => {
+    const seen = answerLines(pair.far, () => 'OK\n');
+    expect(await code(qtest.commands(Array.from({ length: 257 }, () => 'a')))).toBe('PROTOCOL');
+    expect(await qtest.commands(Array.from({ length: 256 }, () => 'a'))).toHaveLength(256);
+    expect(seen).toHaveLength(256);
+  });
+
   it('is quoted when it refuses', async () => {
     answerLines(pair.far, () => 'FAIL Unknown command\n');
     await expect(qtest.command('fly')).rejects.toThrow(/"fly": Unknown command/);
@@ -84,6 +104,7 @@ describe('a good peer', () => {
   it('never gets two commands out of one', async () => {
     const seen = answerLines(pair.far, () => 'OK\n');
     expect(await code(qtest.command('readl 0x0\nwritel 0x0 0x0'))).toBe('PROTOCOL');
+    expect(await code(qtest.commands(['readl 0x0', 'readl 0x0\rreadl 0x4']))).toBe('PROTOCOL');
     await qtest.command('endianness');
     expect(seen).toEqual(['endianness']);
   });
