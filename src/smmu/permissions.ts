@@ -2,14 +2,15 @@ import { S1_LEAF, S2_LEAF } from '../spec/descriptors.ts';
 
 /** Accesses that a translation allows, as bits: unprivileged and privileged read, write, instruction read. */
 export const PERM = { UR: 1, UW: 2, UX: 4, PR: 8, PW: 16, PX: 32 } as const;
+/** From an unprivileged PERM bit to the privileged one. */
+export const PRIVILEGED_SHIFT = 3;
 export const PERM_UNPRIVILEGED = PERM.UR | PERM.UW | PERM.UX;
 export const PERM_WRITE = PERM.UW | PERM.PW;
-export const PERM_ALL = 63;
 
 /** The one PERM bit that an access needs. Writes are data (13.1.4: INST counts for reads only). */
 export function permissionNeeded(write: boolean, instruction: boolean, privileged: boolean): number {
   const access = write ? PERM.UW : instruction ? PERM.UX : PERM.UR;
-  return privileged ? access << 3 : access;
+  return privileged ? access << PRIVILEGED_SHIFT : access;
 }
 
 const S1_AP_UNPRIVILEGED = S1_LEAF.AP.put(1);

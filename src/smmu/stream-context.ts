@@ -1,5 +1,5 @@
 import { CD_WORDS } from '../spec/cd.ts';
-import { STE, STE_CONFIG, STE_EATS, STE_WORDS } from '../spec/ste.ts';
+import { STE, STE_CONFIG, STE_EATS, STE_INSTCFG, STE_PRIVCFG, STE_WORDS } from '../spec/ste.ts';
 import { StageOne, WORLD, type World } from './stage-one.ts';
 import { StageTwo } from './stage-two.ts';
 import type { Features } from './features.ts';
@@ -30,6 +30,8 @@ export class StreamContext {
   EATS = 0;
   PRIVCFG = 0;
   INSTCFG = 0;
+  /** Either of the two has an effect. */
+  overrides = false;
   readonly ste = new Uint32Array(STE_WORDS);
   readonly cd = new Uint32Array(CD_WORDS);
   readonly s1 = new StageOne();
@@ -58,6 +60,7 @@ export class StreamContext {
     if (this.EATS === STE_EATS.Dpt) this.EATS = STE_EATS.Disabled;
     this.PRIVCFG = features.ATTR_PERMS_OVR ? STE.PRIVCFG.get(ste) : 0;
     this.INSTCFG = features.ATTR_PERMS_OVR ? STE.INSTCFG.get(ste) : 0;
+    this.overrides = this.PRIVCFG >= STE_PRIVCFG.Unprivileged || this.INSTCFG >= STE_INSTCFG.Data;
     if ((config & 6) === 6) this.s2.set(ste, features);
   }
 

@@ -13,7 +13,7 @@ import { EventRecord } from './event-record.ts';
 import { Fault } from './fault.ts';
 import { Features, STALL_MODEL } from './features.ts';
 import type { IdRegisters } from './identification.ts';
-import { permissionNeeded } from './permissions.ts';
+import { PERM, PRIVILEGED_SHIFT, permissionNeeded } from './permissions.ts';
 import type { EventStatus, StallPort, Trace } from './ports.ts';
 import { Stalls } from './stalls.ts';
 import { PATH, type StreamContext } from './stream-context.ts';
@@ -31,6 +31,10 @@ const GBPA_WORD = OFFSET.GBPA >>> 2;
 const SMMUEN = CR0.SMMUEN.inPlace;
 
 // A number of this module costs nothing where it is used; a property of an imported object is loaded every time.
+const READ = PERM.UR;
+const TO_PRIVILEGED = PRIVILEGED_SHIFT;
+const WRITE = PERM.UW;
+const EXECUTE = PERM.UX;
 const UNTRANSLATED = KIND.Untranslated;
 const OK = OUTCOME.Ok;
 const BYPASS = PATH.Bypass;
@@ -64,7 +68,7 @@ export class Translator {
   readonly #retried = new Translation();
   /** Look only: past all caches, without events and without writing anything. */
   #dry = false;
-  /** PnU and InD of the transaction at hand, after STE overrides. */
+  /** PnU and InD of the last {@link #override}. */
   #privileged = false;
   #instruction = false;
 
@@ -186,11 +190,14 @@ export class Translator {
     const status = contexts.find(transaction);
     if (status !== 0) return this.#stop(status, transaction, contexts.partial, result);
     const context = contexts.current;
-    const need = this.#override(transaction, context);
     if (context.path <= BYPASS) {
       if (context.path === PATH.Abort) return OUTCOME.Abort;
-      return this.#identity(transaction, result) ? OK : this.#stopAddressSize(transaction, result);
+      return this.#identity(transaction, result) ? OK : this.#stopAddressSize(transaction, context, result);
     }
+    const need = context.overrides
+      ? this.#override(transaction, context)
+      : (transaction.write ? WRITE : transaction.instruction ? EXECUTE : READ) <<
+        (transaction.privileged ? TO_PRIVILEGED : 0);
     let vaHi = transaction.addrHi;
     const vaLo = transaction.addrLo;
     const upper = (vaHi & 0x0080_0000) !== 0;
@@ -242,7 +249,8 @@ export class Translator {
   #walkStage2(transaction: Transaction, context: StreamContext, need: number, result: Translation): Outcome {
     const { addrHi, addrLo } = transaction;
     // 3.4: with stage 1 bypassed the input may not exceed the IAS; stage 2 is not asked.
-    if (beyond(addrHi, addrLo, this.#features.oasBits)) return this.#stopAddressSize(transaction, result);
+    if (beyond(addrHi, addrLo, this.#features.oasBits))
+      return this.#stopAddressSize(transaction, context, result);
     const stage2 = this.#stage2;
     const status = stage2.walk(context.s2, addrHi, addrLo, need, IN);
     if (status !== 0) return this.#stop(status, transaction, context, result);
@@ -314,8 +322,7 @@ export class Translator {
       }
       return OUTCOME.Abort;
     }
-    // Stage 2 may meet its fault while the CD is fetched, before the overrides were needed.
-    if (fault.cls === EVENT_CLASS.CD) this.#override(transaction, context);
+    this.#override(transaction, context);
     this.#event.translation(type, transaction, fault, this.#privileged, this.#instruction);
     // 3.12: an external abort always terminates and is always recorded.
     if (type === EVENT_TYPE.F_WALK_EABT) {
@@ -337,9 +344,10 @@ export class Translator {
   }
 
   /** Stage 1 is bypassed and the address does not fit: always aborted, always recorded, whatever R, S and A (3.12). */
-  #stopAddressSize(transaction: Transaction, result: Translation): Outcome {
+  #stopAddressSize(transaction: Transaction, context: StreamContext, result: Translation): Outcome {
     const type = EVENT_TYPE.F_ADDR_SIZE;
     this.#fault.stage1();
+    this.#override(transaction, context);
     this.#event.translation(type, transaction, this.#fault, this.#privileged, this.#instruction);
     this.#send();
     result.event = type;

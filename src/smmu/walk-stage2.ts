@@ -135,8 +135,7 @@ export class Stage2Walk {
         continue;
       }
       // A block where there are none, or a page without bit 1, is reserved: as good as invalid.
-      if (level === LAST ? (lo & 2) === 0 : level < table.firstBlockLevel)
-        return EVENT_TYPE.F_TRANSLATION;
+      if (level === LAST ? (lo & 2) === 0 : level < table.firstBlockLevel) return EVENT_TYPE.F_TRANSLATION;
       if (addressHi >>> outputShift !== 0) return EVENT_TYPE.F_ADDR_SIZE;
       let newLo = lo;
       if ((lo & AF) === 0) {
