@@ -122,12 +122,11 @@ function settle(actual: Actual, stream: ActualStream, { vsid, target }: DesiredS
     if (target.kind === 'abort' || stream.notedVsid === stream.vdevice?.vsid) return;
     park(actual, stream);
   }
-  // Replaced in one step: a translation that is swapped for another is never aborted in between.
-  const swap = stream.table?.target.kind === 'translate' && target.kind === 'translate';
-  const done = attempt(actual, about(stream), () => attach(stream, table(actual, stream, target)));
-  // A translation that could not be replaced stays in force: it reaches this guest's memory only, and an abort would
-  // break the DMA in flight. Anything else is parked.
-  if (!done && !swap) park(actual, stream);
+  // Replaced in one step: a translation that is swapped for another is never aborted in between. If that fails, the old
+  // one may not stay either: after its CMD_SYNC the guest may give the old tables' memory to anyone
+  // (docs/decisions/0001-a-failed-replace-aborts.md).
+  if (!attempt(actual, about(stream), () => attach(stream, table(actual, stream, target))))
+    park(actual, stream);
 }
 
 function attach(stream: ActualStream, to: NestedTable): void {
