@@ -111,6 +111,47 @@ export function hwptContract(makeRig: MakeRig): void {
       expect(vm.destroy(ioas)).toBe('OK');
     });
 
+    it('pages of the kernel’s own tables: unmapping is effective, and no two tables mix', () => {
+      const vm = new Vm(makeRig());
+      const a = vm.bind(0);
+      const [one, other] = [vm.ioas(), vm.ioas()];
+      const iova = 0x7000_0000n;
+      const page = (ioas: number, offset: bigint): string => vm.map(ioas, { iova, length: 0x1000n, offset });
+      page(one, 0x10_0000n);
+      page(other, 0x10_1000n);
+      const [hwptOne, hwptOther] = [vm.hwpt(a.id, one), vm.hwpt(a.id, other)];
+      for (let round = 0; round < 2; round++) {
+        expect(vm.attach(a, hwptOne)).toBe('OK');
+        expect(vm.dmaLands(a, iova)).toBe('D0');
+        expect(vm.attach(a, hwptOther)).toBe('OK');
+        expect(vm.dmaLands(a, iova)).toBe('D1');
+      }
+      vm.unmap(other, iova, 0x1000n);
+      expect(vm.dmaLands(a, iova)).toBe('nowhere');
+      page(other, 0x10_0000n);
+      expect(vm.dmaLands(a, iova)).toBe('D0');
+      // A table that comes after another's end does not inherit its translations.
+      vm.detach(a);
+      vm.destroy(hwptOther);
+      vm.destroy(hwptOne);
+      vm.unmap(one, iova, 0x1000n);
+      expect(vm.attach(a, vm.hwpt(a.id, one))).toBe('OK');
+      expect(vm.dmaLands(a, iova)).toBe('nowhere');
+    });
+
+    it('a nest parent that comes after another’s end does not inherit its translations', () => {
+      const { vm, a, ioas, parent, viommu, vdevice, s1, queue } = nestedVm(makeRig());
+      expect(vm.dmaLands(a, S1_IOVA)).toBe('D0');
+      vm.detach(a);
+      vm.rig.kernel.close(queue.fd);
+      for (const id of [s1, vdevice, queue.id, viommu, parent]) expect(vm.destroy(id)).toBe('OK');
+      vm.guest.map(Number(S1_IOVA), BigInt(GUEST.D1));
+      const again = vm.viommu(a.id, vm.hwpt(a.id, ioas, uapi.IOMMU_HWPT_ALLOC_NEST_PARENT));
+      vm.vdevice(again, a.id, 1n);
+      vm.attach(a, vm.nested(again, a.id, STE.S1));
+      expect(vm.dmaLands(a, S1_IOVA)).toBe('D1');
+    });
+
     it('an unknown id, or something that is no page table, is refused', () => {
       const { vm, a, viommu, vdevice, queue } = nestedVm(makeRig(), 'none');
       expect(vm.attach(a, 99)).toBe('ENOENT');
@@ -254,6 +295,25 @@ export function hwptContract(makeRig: MakeRig): void {
       vm.attach(a, s1);
       vm.dma(a, S1_UNMAPPED);
       expect(vm.events(queue.fd)).toMatchObject([{ sid: 5, sequence: 0 }]);
+    });
+  });
+
+  describe('HW_QUEUE_ALLOC', () => {
+    it.each([
+      ['flags', { flags: 1 }, 'EOPNOTSUPP'],
+      ['no type', { type: 0 }, 'EOPNOTSUPP'],
+      ['no length', { length: 0n }, 'EINVAL'],
+      [
+        'an end beyond 64 bits',
+        { nesting_parent_iova: 0xffff_ffff_ffff_f000n, length: 0x1001n },
+        'EOVERFLOW',
+      ],
+      ['no such vIOMMU', { viommu_id: 99 }, 'ENOENT'],
+      ['a plain SMMUv3', {}, 'EOPNOTSUPP'],
+    ])('refuses %s', (_, values, result) => {
+      const { vm, viommu } = nestedVm(makeRig());
+      const good = { viommu_id: viommu, type: 1, nesting_parent_iova: 0x4000_0000n, length: 0x1000n };
+      expect(vm.result(uapi.IOMMU_HW_QUEUE_ALLOC, { ...good, ...values })).toBe(result);
     });
   });
 

@@ -128,6 +128,8 @@ export function ioasContract(makeRig: MakeRig): void {
     expect(vm.result(uapi.IOMMU_IOAS_MAP_FILE, { ...values, fd: -1 })).toBe('EBADF');
     expect(vm.result(uapi.IOMMU_IOAS_MAP_FILE, { ...values, fd: vm.iommufd })).toBe('EINVAL');
     expect(vm.result(uapi.IOMMU_IOAS_MAP_FILE, { ...values, flags: 0x10 })).toBe('EOPNOTSUPP');
+    expect(vm.result(uapi.IOMMU_IOAS_MAP_FILE, { ...values, flags: 1 })).toBe('EINVAL');
+    expect(vm.result(uapi.IOMMU_IOAS_MAP_FILE, { ...values, iova: U64_MAX })).toBe('EOVERFLOW');
     expect(vm.result(uapi.IOMMU_IOAS_MAP_FILE, { ...values, ioas_id: 9 })).toBe('ENOENT');
   });
 
@@ -261,6 +263,7 @@ export function ioasContract(makeRig: MakeRig): void {
         count: 2,
         list: [[0n, SW_MSI - 1n]],
       });
+      expect(ranges(vm, ioas, 2)).toMatchObject({ result: 'OK', count: 2 });
       expect(ranges(vm, ioas, 0)).toMatchObject({ result: 'EMSGSIZE', count: 2 });
     });
 
@@ -294,6 +297,25 @@ export function ioasContract(makeRig: MakeRig): void {
       expect(vm.map(unaligned, { iova: 0x1_0800n, length: 0x800n, offset: 0x800n })).toBe('OK');
       expect(vm.result(uapi.IOMMU_HWPT_ALLOC, { flags: 1, dev_id: id, pt_id: unaligned })).toBe('EADDRINUSE');
     });
+  });
+
+  it('IOAS_CHANGE_PROCESS is refused while user memory is mapped', () => {
+    const { vm, ioas } = withIoas();
+    expect(vm.result(uapi.IOMMU_IOAS_CHANGE_PROCESS, { __reserved: 1 })).toBe('EOPNOTSUPP');
+    expect(vm.result(uapi.IOMMU_IOAS_CHANGE_PROCESS)).toBe('OK');
+    vm.map(ioas);
+    expect(vm.result(uapi.IOMMU_IOAS_CHANGE_PROCESS)).toBe('EINVAL');
+  });
+
+  it('dirty tracking is not there', () => {
+    const { vm, hwpt, ioas } = withDomain();
+    expect(vm.result(uapi.IOMMU_HWPT_SET_DIRTY_TRACKING, { hwpt_id: ioas, flags: 1 })).toBe('ENOENT');
+    expect(vm.result(uapi.IOMMU_HWPT_SET_DIRTY_TRACKING, { hwpt_id: hwpt, flags: 2 })).toBe('EOPNOTSUPP');
+    expect(vm.result(uapi.IOMMU_HWPT_SET_DIRTY_TRACKING, { hwpt_id: hwpt, flags: 1 })).toBe('EOPNOTSUPP');
+    expect(vm.result(uapi.IOMMU_HWPT_GET_DIRTY_BITMAP, { hwpt_id: ioas })).toBe('ENOENT');
+    expect(vm.result(uapi.IOMMU_HWPT_GET_DIRTY_BITMAP, { hwpt_id: hwpt, __reserved: 1 })).toBe('EOPNOTSUPP');
+    expect(vm.result(uapi.IOMMU_HWPT_GET_DIRTY_BITMAP, { hwpt_id: hwpt })).toBe('EOPNOTSUPP');
+    expect(vm.result(uapi.IOMMU_IOAS_NOIOMMU_GET_PA)).toBe('EOPNOTSUPP');
   });
 
   it('IOMMU_VFIO_IOAS keeps one IOAS for the old interface', () => {

@@ -175,7 +175,7 @@ export class VfioFile extends OpenFile {
     this.slot.doorbell = iova ?? DOORBELL;
   }
 
-  #msiDomainChanged(hwpt: HwptPaging | undefined): void {
+  #msiDomainChanged(hwpt: HwptPaging): void {
     const usesMessages =
       this.slot.vectorsOf(vfio.VFIO_PCI_MSI_IRQ_INDEX).length > 0 ||
       this.slot.vectorsOf(vfio.VFIO_PCI_MSIX_IRQ_INDEX).length > 0;

@@ -2,7 +2,7 @@
 
 import { describe, expect, it } from 'vitest';
 import { DmaTester } from '../../../src/host/sim/functions/dma-tester.ts';
-import { LAB_SMMU } from '../../../src/host/sim/profiles.ts';
+import { LAB_SMMU, SERVER_SMMU } from '../../../src/host/sim/profiles.ts';
 import { ERRNO } from '../../../src/iommufd/uapi/errno.ts';
 import * as uapi from '../../../src/iommufd/uapi/iommufd.ts';
 import * as vfio from '../../../src/iommufd/uapi/vfio.ts';
@@ -64,6 +64,43 @@ describe('nesting', () => {
     expect(vm.result(uapi.IOMMU_VDEVICE_ALLOC, { viommu_id: viommu, dev_id: a.id, virt_id: 1n })).toBe(
       'EOPNOTSUPP',
     );
+  });
+});
+
+describe('what the host says of its hardware', () => {
+  const info = (options: Parameters<typeof machine>[0]) => {
+    const vm = new Vm(simRig(machine(options)));
+    return vm.must(uapi.IOMMU_GET_HW_INFO, { dev_id: vm.bind().id });
+  };
+
+  it('is ATS, dirty tracking and PASIDs where SMMU and device have them', () => {
+    const device = { ats: true, pasidBits: 16 };
+    expect(info({ device })).toMatchObject({ out_capabilities: 8n, out_max_pasid_log2: 0 });
+    expect(info({ ids: SERVER_SMMU })).toMatchObject({ out_capabilities: 9n, out_max_pasid_log2: 0 });
+    expect(info({ ids: SERVER_SMMU, device })).toMatchObject({
+      out_capabilities: 1n,
+      out_max_pasid_log2: 16,
+    });
+    expect(info({ ids: SERVER_SMMU, device: { pasidBits: 32 } }).out_max_pasid_log2).toBe(20);
+  });
+});
+
+describe('ATC_INV and SubstreamIDs', () => {
+  it('pass where the host has them', () => {
+    const commands: [bigint, bigint][] = [
+      [(0x1234n << 32n) | 0x40n, 52n],
+      [(0x1234n << 32n) | (5n << 12n) | (1n << 11n) | (1n << 9n) | 0x40n, 0x1000n],
+      [(0x1234n << 32n) | (5n << 12n) | 0x05n, 1n],
+    ];
+    for (const [ids, result] of [
+      [LAB_SMMU, 'EIO'],
+      [SERVER_SMMU, 'OK'],
+    ] as const) {
+      const { vm, viommu } = nestedVm(simRig(machine({ ids, device: { ats: true } })));
+      for (const command of commands) expect(vm.invalidate(viommu, [command]).result).toBe(result);
+      expect(vm.invalidate(viommu, [[(0x1234n << 32n) | 0x40n, 53n]]).result).toBe('EIO');
+      expect(vm.invalidate(viommu, [[(0x9999n << 32n) | 0x40n, 52n]]).result).toBe('EIO');
+    }
   });
 });
 

@@ -56,6 +56,14 @@ describe('a page table', () => {
       first.map(iova, 0x1000, PAGE, { read: true, write: true }, true);
     first.free();
     const before = host.memory.regions().length;
+    // Sizes must come back as they were taken: a table of 4 KiB is not handed out as a root, nor the other way round.
+    const roots = Array.from({ length: 4 }, () => host.allocate(0x100));
+    const tables = Array.from({ length: 12 }, () => host.allocate(0x1000));
+    const taken = [...roots.map((at) => [at, 0x100] as const), ...tables.map((at) => [at, 0x1000] as const)];
+    for (const [at, size] of taken)
+      for (const [otherAt, otherSize] of taken)
+        expect(at === otherAt || at + size <= otherAt || otherAt + otherSize <= at).toBe(true);
+    for (const [at, size] of taken) host.free(at, size);
     const second = new PageTable(host, { stage: 2, inputBits: 44 });
     for (const iova of [0, 0x4000_0000, 0x80_0000_0000])
       second.map(iova, 0x1000, PAGE, { read: true, write: true }, true);

@@ -33,8 +33,8 @@ export interface BoundDeviceOptions {
   readonly master: Master;
   readonly group: IommuGroup;
   readonly objects: ObjectTable;
-  /** Told which paging HWPT translates the device's MSIs from now on; undefined if none. */
-  readonly msiDomainChanged: (hwpt: HwptPaging | undefined) => void;
+  /** Told which paging HWPT translates the device's MSIs from now on. */
+  readonly msiDomainChanged: (hwpt: HwptPaging) => void;
 }
 
 export class BoundDevice extends KernelObject {
@@ -44,7 +44,7 @@ export class BoundDevice extends KernelObject {
   vdevice: Vdevice | undefined;
   hwpt: Hwpt | undefined;
   readonly #objects: ObjectTable;
-  readonly #msiDomainChanged: (hwpt: HwptPaging | undefined) => void;
+  readonly #msiDomainChanged: (hwpt: HwptPaging) => void;
 
   constructor(options: BoundDeviceOptions) {
     super();
@@ -70,7 +70,6 @@ export class BoundDevice extends KernelObject {
     if (old === undefined) return;
     this.#setFaults(undefined, old);
     this.master.attachBlocked();
-    this.#msiDomainChanged(undefined);
     this.hwpt = undefined;
     this.users -= 1;
     pagingOf(old).ioas.unreserve(this);
