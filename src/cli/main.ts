@@ -99,6 +99,13 @@ interface Coded {
 const isCoded = (error: unknown): error is Error & Coded =>
   error instanceof Error && typeof (error as Partial<Coded>).code === 'string';
 
+// So that what is registered for the exit is done: run folders removed, children ended.
+for (const [signal, number] of [
+  ['SIGINT', 2],
+  ['SIGTERM', 15],
+] as const)
+  process.once(signal, () => process.exit(128 + number));
+
 try {
   await program.parseAsync();
 } catch (error) {

@@ -67,7 +67,7 @@ export class RealGuest {
     const sys = await loadSyscalls();
     const guest = new RealGuest(options, sys);
     try {
-      await guest.#client.call('snapshot', undefined as never);
+      await guest.#client.call('snapshot', undefined);
     } catch (error) {
       await guest.close();
       throw error;
@@ -154,7 +154,7 @@ export class RealGuest {
   }
 
   snapshot(): Promise<ReturnType<WorkerCalls['snapshot']>> {
-    return this.#client.call('snapshot', undefined as never);
+    return this.#client.call('snapshot', undefined);
   }
 
   /** Runs a shell script in the guest. */
@@ -178,7 +178,7 @@ export class RealGuest {
     this.#guest = undefined;
     const exited = this.#worker.threadId === -1 ? undefined : once(this.#worker, 'exit');
     try {
-      await this.#client.call('stop', undefined as never);
+      await this.#client.call('stop', undefined);
       await exited;
     } catch {
       // It has ended by itself, or will not: either way this ends it.
