@@ -49,6 +49,16 @@ program
   });
 
 program
+  .command('probe')
+  .description('whether this machine has devices for a real host, and why not')
+  .option('--no-open', 'only look; otherwise unused VFIO devices are bound for a moment')
+  .option('--json', 'as JSON')
+  .action(async (options: object) => {
+    const { probe } = await import('./commands/probe.ts');
+    process.exitCode = await probe(options);
+  });
+
+program
   .command('explain')
   .description('event records, STEs, CDs, commands and whole dmesg text, in sentences')
   .argument(
@@ -83,6 +93,13 @@ lab
   .action(async () => {
     const { labSetup } = await import('./commands/lab.ts');
     process.exitCode = await labSetup();
+  });
+lab
+  .command('build')
+  .description('build an arm64 Linux that is a host with real SMMUv3s (in QEMU), for --host linux in a test')
+  .action(async () => {
+    const { labBuild } = await import('./commands/lab.ts');
+    process.exitCode = await labBuild();
   });
 lab
   .command('check')

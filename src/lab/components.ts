@@ -2,23 +2,14 @@ import { copyFile, mkdir, open, readdir, rm } from 'node:fs/promises';
 import { join, relative } from 'node:path';
 
 import { probeQemu, type QemuProgram } from '../qemu/program.ts';
-import { type Apt, type FetchedPackage, unpack } from './apt.ts';
+import { type Apt, unpack } from './apt.ts';
+import { type Builder, broken, type Built } from './built.ts';
 import { exists } from './cache-folder.ts';
-import { LabError } from './errors.ts';
+import { buildFirmware, buildLabKernel, buildNode } from './lab-components.ts';
 import type { Manifest } from './manifest.ts';
 import { type Component, RECIPES } from './recipe.ts';
 
 /** How each component's folder is filled from packages. */
-
-const broken = (what: string): LabError =>
-  new LabError(
-    'LAB_FETCH_FAILED',
-    `The packages are not as expected: ${what}.`,
-    'Please report this as a bug.',
-  );
-
-/** A manifest without the date and what follows from the recipe alone. */
-type Built = Pick<Manifest, 'description' | 'files'> & { packages: FetchedPackage[] };
 
 /** What of an unpacked root QEMU needs to run; licences stay with it. */
 const KEEP = ['usr/bin/qemu-system-aarch64', 'usr/lib', 'usr/lib64', 'usr/share/qemu', 'usr/share/doc'];
@@ -158,14 +149,24 @@ async function buildBusybox(apt: Apt, folder: string): Promise<Built> {
   };
 }
 
+const BUILDERS: Record<Component, Builder> = {
+  qemu: buildQemu,
+  kernel: async (apt, folder) => buildKernel(apt, folder, 'kernel'),
+  'kernel-stable': async (apt, folder) => buildKernel(apt, folder, 'kernel-stable'),
+  busybox: buildBusybox,
+  firmware: buildFirmware,
+  node: buildNode,
+  'lab-kernel': buildLabKernel,
+};
+
 /** Fills an empty folder with a component; what it throws leaves the folder half-filled, so give it a temporary one. */
-export async function buildComponent(component: Component, apt: Apt, folder: string): Promise<Manifest> {
-  const built =
-    component === 'qemu'
-      ? await buildQemu(apt, folder)
-      : component === 'busybox'
-        ? await buildBusybox(apt, folder)
-        : await buildKernel(apt, folder, component);
+export async function buildComponent(
+  component: Component,
+  apt: Apt,
+  folder: string,
+  progress: (line: string) => void,
+): Promise<Manifest> {
+  const built = await BUILDERS[component](apt, folder, progress);
   return {
     component,
     description: built.description,

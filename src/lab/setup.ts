@@ -11,7 +11,7 @@ import {
 import { buildComponent } from './components.ts';
 import { LabError } from './errors.ts';
 import { writeManifest } from './manifest.ts';
-import { type Component, folderName, RECIPES, SUITES } from './recipe.ts';
+import { type Component, componentsFor, folderName, RECIPES, SUITES, type User } from './recipe.ts';
 import { cached, installedQemuPart, machineArchitecture } from './status.ts';
 
 export interface SetupOptions {
@@ -19,6 +19,8 @@ export interface SetupOptions {
   progress: (line: string) => void;
   /** Fetch again what is there, to get newer versions. */
   refresh?: boolean;
+  /** What for; a real guest unless told. */
+  for?: User;
   environment?: Environment;
 }
 
@@ -39,12 +41,13 @@ const PROVIDE = [
 export async function setup({
   progress,
   refresh = false,
+  for: user = 'guest',
   environment = process.env,
 }: SetupOptions): Promise<void> {
   const cache = cacheFolder(environment);
   const architecture = machineArchitecture();
   const missing: Component[] = [];
-  for (const component of Object.keys(RECIPES) as Component[]) {
+  for (const component of componentsFor(user)) {
     const there = await cached(component, environment);
     if (there !== undefined && !refresh) {
       progress(`${component}: ${there.manifest.description}, fetched already`);
@@ -82,7 +85,7 @@ export async function setup({
       const target = folderName(component, architecture);
       let description = '';
       const build = async (content: string): Promise<void> => {
-        const manifest = await buildComponent(component, apt, content);
+        const manifest = await buildComponent(component, apt, content, progress);
         await writeManifest(content, manifest);
         description = `${manifest.description}, ${manifest.packages.length} packages`;
       };

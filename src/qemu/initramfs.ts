@@ -32,11 +32,16 @@ poweroff -f
 `;
 
 /**
- * An initramfs with busybox and our init, nothing else; it needs no modules, so the kernel must have built in what the
+ * An initramfs with busybox and an init, ours unless told; it needs no modules, so the kernel must have built in what the
  * guest is to use (Debian's cloud kernels have NVMe).
  * @param busybox the bytes of a static arm64 busybox.
+ * @param more what else is in it; comes last.
  */
-export function buildInitramfs(busybox: Uint8Array): Uint8Array {
+export function buildInitramfs(
+  busybox: Uint8Array,
+  init: Uint8Array | string = INIT,
+  more: readonly CpioEntry[] = [],
+): Uint8Array {
   const directory = (name: string): CpioEntry => ({ name, kind: 'directory', mode: 0o755 });
   return writeCpio([
     ...['bin', 'sbin', 'usr', 'usr/bin', 'usr/sbin', 'dev', 'proc', 'sys', 'tmp', 'root', 'mnt'].map(
@@ -46,6 +51,7 @@ export function buildInitramfs(busybox: Uint8Array): Uint8Array {
     { name: 'dev/console', kind: 'character-device', mode: 0o600, device: { major: 5, minor: 1 } },
     { name: 'dev/null', kind: 'character-device', mode: 0o666, device: { major: 1, minor: 3 } },
     { name: 'bin/busybox', kind: 'file', mode: 0o755, data: busybox },
-    { name: 'init', kind: 'file', mode: 0o755, data: INIT },
+    { name: 'init', kind: 'file', mode: 0o755, data: init },
+    ...more,
   ]);
 }

@@ -20,7 +20,8 @@ const ARROWS: Record<string, readonly string[]> = {
   conformance: ['smmu', 'spec', 'memory', 'bits'],
   explain: ['spec', 'memory', 'smmu', 'bits'],
   qemu: ['smmu', 'iommufd', 'spec', 'memory', 'bits', 'sys'],
-  lab: ['qemu'],
+  firmware: [],
+  lab: ['qemu', 'firmware'],
   machine: [
     'qemu',
     'guest',

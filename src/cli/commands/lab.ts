@@ -1,5 +1,6 @@
 /** `vsmmu lab`: what a real guest needs, and how to get it. */
 
+import { buildLab } from '../../lab/lab-build.ts';
 import { setup } from '../../lab/setup.ts';
 import { describeStatus, labStatus } from '../../lab/status.ts';
 import { EXIT } from '../exit.ts';
@@ -9,6 +10,12 @@ const print = (line: string): void => void process.stdout.write(`${line}\n`);
 /** @throws LabError with code UNSUPPORTED_HERE or LAB_FETCH_FAILED. */
 export async function labSetup(): Promise<number> {
   await setup({ progress: print });
+  return EXIT.Fine;
+}
+
+/** @throws LabError with code UNSUPPORTED_HERE, LAB_FETCH_FAILED or LAB_BUILD_FAILED. */
+export async function labBuild(): Promise<number> {
+  await buildLab({ progress: print });
   return EXIT.Fine;
 }
 
