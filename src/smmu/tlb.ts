@@ -80,8 +80,14 @@ export class Tlb {
   /** Whether there may be global entries: only then is a second probe worth its time. */
   hasGlobals = false;
 
-  /** @param log2Entries 4..20; two ways a set */
-  constructor(log2Entries: number) {
+  readonly #timeMax: number;
+
+  /**
+   * @param log2Entries 4..20; two ways a set
+   * @param timeMax invalidations after which it starts from empty; below 2^31
+   */
+  constructor(log2Entries: number, timeMax = TIME_MAX) {
+    this.#timeMax = timeMax;
     this.entries = new Int32Array(ENTRY_WORDS << log2Entries);
     this.#sets = (1 << (log2Entries - 1)) - 1;
   }
@@ -105,7 +111,7 @@ export class Tlb {
 
   #tick(): number {
     this.changes += 1;
-    if (this.#now >= TIME_MAX) this.reset();
+    if (this.#now >= this.#timeMax) this.reset();
     return ++this.#now;
   }
 
