@@ -111,6 +111,10 @@ export function ioasContract(makeRig: MakeRig): void {
           vm.result(uapi.IOMMU_IOAS_ALLOW_IOVAS, { ioas_id: ioas, num_iovas: list.length, allowed_iovas }),
         );
       };
+      expect(vm.result(uapi.IOMMU_IOAS_ALLOW_IOVAS, { ioas_id: 99 })).toBe('ENOENT');
+      expect(vm.result(uapi.IOMMU_IOAS_ALLOW_IOVAS, { ioas_id: ioas, __reserved: 1 })).toBe('EOPNOTSUPP');
+      const bad = { ioas_id: ioas, num_iovas: 1, allowed_iovas: BAD_POINTER };
+      expect(vm.result(uapi.IOMMU_IOAS_ALLOW_IOVAS, bad)).toBe('EFAULT');
       expect(allow([2n * PAGE, PAGE])).toBe('EINVAL');
       expect(allow([0n, 2n * PAGE - 1n], [PAGE, 3n * PAGE - 1n])).toBe('EINVAL');
       expect(allow([0x10_0000n, 0x10_0fffn])).toBe('OK');

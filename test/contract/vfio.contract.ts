@@ -200,6 +200,27 @@ export function vfioContract(makeRig: MakeRig): void {
       expect(setOn(kernel, fd, { flags: 1 | 32, count: 0 }, [])).toBe('OK');
     });
 
+    it('gives each vector its own eventfd', () => {
+      const { kernel, fd } = withDevice();
+      const eventfds = [kernel.eventfd(), kernel.eventfd()];
+      expect(setOn(kernel, fd, { start: 1, count: 2 }, eventfds)).toBe('OK');
+      const counts = (): number[] => eventfds.map((eventfd) => kernel.read(eventfd, new Uint8Array(8)));
+      const none = -ERRNO.EAGAIN;
+      for (const [start, expected] of [
+        [0, [none, none]],
+        [1, [8, none]],
+        [2, [none, 8]],
+        [3, [none, none]],
+      ] as const) {
+        expect(setOn(kernel, fd, { flags: 1 | 32, start }, [])).toBe('OK');
+        expect(counts()).toEqual(expected);
+      }
+      // -1 takes one away.
+      expect(setOn(kernel, fd, { start: 1, count: 1 }, [-1])).toBe('OK');
+      setOn(kernel, fd, { flags: 1 | 32, start: 1 }, []);
+      expect(counts()).toEqual([none, none]);
+    });
+
     it('has one kind of interrupt at a time', () => {
       const { kernel, fd } = withDevice();
       expect(setOn(kernel, fd, {}, [kernel.eventfd()])).toBe('OK');

@@ -150,6 +150,26 @@ describe('the physical command queue', () => {
     expect(vm.invalidate(viommu, commands)).toEqual({ result: 'OK', done: 70 });
   });
 
+  it('skips a command that the SMMU refuses, says so, and goes on', () => {
+    const { vm, a, viommu, smmu, host } = running();
+    expect(vm.dmaLands(a, 0x1000_0000n)).toBe('D0');
+    vm.guest.map(0x1000_0000, BigInt(GUEST.D1));
+    // An unknown opcode, then TLBI_NSNH_ALL.
+    const words = Uint32Array.of(0xff, 0x1234, 0x5678, 0, 0x30, 0, 0, 0);
+    expect(smmu.submit(words, 2)).toBe(0);
+    expect(vm.dmaLands(a, 0x1000_0000n)).toBe('D1');
+    const lines = host.dmesg.map((line) => line.slice(DEV.length));
+    expect(lines).toEqual([
+      'unexpected global error reported (0x00000001), this could be serious',
+      expect.stringMatching(/^CMDQ error \(cons 0x01[0-9a-f]{6}\): Illegal command$/),
+      'skipping command in error state:',
+      '\t0x00001234000000ff',
+      '\t0x0000000000005678',
+    ]);
+    expect(vm.invalidate(viommu, [[0x30n, 0n]]).result).toBe('OK');
+    expect(host.dmesg).toHaveLength(5);
+  });
+
   it('gets 63 commands and a CMD_SYNC at a time', () => {
     const { vm, viommu, smmu } = running();
     const before = smmu.commands.issued;

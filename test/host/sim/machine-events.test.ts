@@ -318,6 +318,38 @@ describe('sequence numbers', () => {
 });
 
 describe('guest memory', () => {
+  it('is pinned only while there is a domain to show it in', () => {
+    const simulated = machine();
+    const vm = new Vm(simRig(simulated));
+    const [a, ioas] = [vm.bind(), vm.ioas()];
+    vm.map(ioas);
+    expect(simulated.host.physicalAddress(vm.guest.ram)).toBeUndefined();
+    const [one, other] = [vm.hwpt(a.id, ioas, 1), vm.hwpt(a.id, ioas)];
+    expect(simulated.host.physicalAddress(vm.guest.ram)).toBeDefined();
+    vm.destroy(one);
+    expect(simulated.host.physicalAddress(vm.guest.ram)).toBeDefined();
+    vm.destroy(other);
+    expect(simulated.host.physicalAddress(vm.guest.ram)).toBeUndefined();
+  });
+
+  it('and the kernel’s own do not grow with page tables that come and go', () => {
+    const simulated = machine();
+    const { vm, a, ioas, viommu } = nestedVm(simRig(simulated), 'none');
+    const cycle = (): void => {
+      for (const flags of [0, 1]) {
+        const hwpt = vm.hwpt(a.id, ioas, flags);
+        vm.attach(a, hwpt);
+        vm.detach(a);
+        vm.destroy(hwpt);
+      }
+      vm.destroy(vm.nested(viommu, a.id, STE.S1));
+    };
+    cycle();
+    const regions = simulated.host.physicalMemory.regions().length;
+    for (let i = 0; i < 200; i++) cycle();
+    expect(simulated.host.physicalMemory.regions().length).toBe(regions);
+  });
+
   it('has a physical address that is neither its IPA nor its user address, while it is pinned', () => {
     const simulated = machine();
     const { host } = simulated;

@@ -12,7 +12,7 @@ import {
   SYNC_CS,
 } from '../../../spec/commands.ts';
 import { CMDQ_BASE, CMDQ_CONS, GERROR, IDR1, OFFSET } from '../../../spec/registers.ts';
-import { hex32, hiOfNumber, loOfNumber } from '../../../bits/u64.ts';
+import { hex32, hex64, hiOfNumber, loOfNumber } from '../../../bits/u64.ts';
 import type { Smmu } from '../../../smmu/smmu.ts';
 import type { HostMemory } from '../host-memory.ts';
 
@@ -97,15 +97,22 @@ export class CommandSubmission {
     const active = this.#smmu.read(OFFSET.GERROR, 4) ^ this.#smmu.read(OFFSET.GERRORN, 4);
     if (GERROR.CMDQ_ERR.of(active) === 0) return false;
     const error = CMDQ_CONS.ERR.of(cons);
+    this.#print(`unexpected global error reported (${hex32(active, 8)}), this could be serious`);
     this.#print(`CMDQ error (cons ${hex32(cons, 8)}): ${ERROR_TEXT[error] ?? 'Unknown'}`);
-    if (error === CERROR.ILL) {
-      const index = CMDQ_CONS.RD.of(cons) % 2 ** this.log2Size;
-      this.#store(index, sync, 0);
-    } else if (error !== CERROR.ATC_INV_SYNC) {
-      return false;
-    }
+    if (error === CERROR.ILL) this.#replace(CMDQ_CONS.RD.of(cons) % 2 ** this.log2Size, sync);
+    else if (error !== CERROR.ATC_INV_SYNC) return false;
     this.#smmu.write(OFFSET.GERRORN, 4, 0, this.#smmu.read(OFFSET.GERROR, 4));
     return true;
+  }
+
+  /** Overwrites a refused command, after showing it. */
+  #replace(index: number, sync: Uint32Array): void {
+    const slot = this.#base + index * COMMAND_SIZE;
+    const refused = new Uint32Array(COMMAND_WORDS);
+    this.#memory.memory.loadWords(hiOfNumber(slot), loOfNumber(slot), refused, COMMAND_WORDS);
+    this.#print('skipping command in error state:');
+    for (let i = 0; i < COMMAND_WORDS; i += 2) this.#print(`\t${hex64(refused[i + 1], refused[i], 16)}`);
+    this.#store(index, sync, 0);
   }
 
   #append(words: Uint32Array, at: number): void {
