@@ -31,7 +31,7 @@ export class GroundTruth {
   readonly steps: Step[] = [];
   readonly #rig: Rig;
   readonly #client: Client;
-  readonly #guest = new Guest(MEASURED_RAM);
+  readonly #guest: Guest;
   readonly #memory;
   #iommufd: Fd = -1;
   #a!: TestDevice;
@@ -54,6 +54,7 @@ export class GroundTruth {
   constructor(rig: Rig) {
     this.#rig = rig;
     this.#client = new Client(rig.kernel);
+    this.#guest = new Guest(rig.ram(MEASURED_RAM));
     this.#memory = rig.kernel.userMemory(this.#guest.ram);
   }
 
@@ -122,8 +123,7 @@ export class GroundTruth {
     iova: bigint,
     { device = this.#a, page = GUEST.D0 }: { device?: TestDevice; page?: number } = {},
   ): void {
-    new DataView(this.#guest.ram.buffer).setUint32(GUEST.D0 - RAM_BASE, 0, true);
-    new DataView(this.#guest.ram.buffer).setUint32(GUEST.D1 - RAM_BASE, 0, true);
+    for (const data of [GUEST.D0, GUEST.D1]) this.#guest.store(data, 0n);
     const result = device.dma(iova, this.#rig.physicalAddress(this.#guest.ram, page - RAM_BASE));
     this.#rig.settle();
     const hex = (ipa: number): string => this.#guest.load32(ipa).toString(16).padStart(8, '0');

@@ -48,10 +48,10 @@ export class Guest {
   readonly ram: Uint8Array;
   readonly #view: DataView;
 
-  /** @param size of RAM in bytes. */
-  constructor(size = RAM_SIZE) {
-    this.ram = new Uint8Array(size);
-    this.#view = new DataView(this.ram.buffer);
+  /** @param ram zeros, at least 2 MiB of them. */
+  constructor(ram: Uint8Array) {
+    this.ram = ram;
+    this.#view = new DataView(ram.buffer, ram.byteOffset, ram.length);
     this.store(GUEST.Cd, CD0);
     this.store(GUEST.Cd + 8, BigInt(GUEST.Level1));
     this.store(GUEST.Cd + 24, 0xffn);

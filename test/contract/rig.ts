@@ -1,4 +1,7 @@
-/** What a contract case needs of a machine besides the Kernel port: both hosts can give it. */
+/**
+ * What a contract case needs of a machine besides the Kernel port: both hosts can give it. User memory of a whole number
+ * of pages begins at a page, and nothing is mapped behind the end of any.
+ */
 
 import type { Fd, Kernel } from '../../src/iommufd/kernel.ts';
 
@@ -6,6 +9,8 @@ export interface Rig {
   readonly kernel: Kernel;
   /** Devices with registers like iommu-testdev's in BAR0: two behind one SMMU, a third behind another. */
   readonly devices: readonly { readonly path: string; readonly address: string }[];
+  /** Memory for a guest: zeros, from the beginning of a page. */
+  ram(size: number): Uint8Array;
   /** Lets what the kernel put off happen: interrupts, wake-ups. */
   settle(): void;
   /** poll(2) with a timeout of 0. */

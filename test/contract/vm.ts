@@ -19,13 +19,14 @@ type HwptValues = Partial<Values<typeof uapi.IOMMU_HWPT_ALLOC.members>>;
 export class Vm {
   readonly rig: Rig;
   readonly client: Client;
-  readonly guest = new Guest();
+  readonly guest: Guest;
   readonly iommufd: Fd;
   readonly #memory;
 
   constructor(rig: Rig) {
     this.rig = rig;
     this.client = new Client(rig.kernel);
+    this.guest = new Guest(rig.ram(RAM_SIZE));
     this.iommufd = rig.kernel.open('/dev/iommu');
     this.#memory = rig.kernel.userMemory(this.guest.ram);
   }
