@@ -9,7 +9,8 @@ import { getHostInfo } from '../iommufd/host-info.ts';
 import { VfioDevice } from '../iommufd/vfio-device.ts';
 import type { IdRegisters } from '../smmu/identification.ts';
 import type { CommandBatch, InvalidateStatus, StreamBackend } from '../smmu/ports.ts';
-import { EVENTQ_BASE, IDR0, IDR1, IDR3, IDR5, OFFSET } from '../spec/registers.ts';
+import { CR2, EVENTQ_BASE, IDR0, IDR1, IDR3, IDR5, OFFSET } from '../spec/registers.ts';
+import { EVENT_RECORD } from '../spec/events.ts';
 import { STE_WORDS } from '../spec/ste.ts';
 import { Actual, ActualStream } from './actual.ts';
 import type { AddressSpace } from './address-space.ts';
@@ -20,6 +21,7 @@ import { Invalidator } from './invalidation.ts';
 import { reconcile } from './reconcile.ts';
 import { queueMoment, reportQueue, type QueueReport, type ReconcileReport } from './report.ts';
 import { describeState, type AcceleratorState } from './state.ts';
+import { rename, tripped, tripwire } from './tripwire.ts';
 
 export type { AcceleratorState } from './state.ts';
 
@@ -32,7 +34,10 @@ export interface GuestSmmu extends EventSink {
   readonly eventqLog2Size: number;
   /** Page 0, word by word. */
   readonly registers: Uint32Array;
-  /** @returns 0 if the STE is valid, else the EventType that using it would raise. */
+  /**
+   * @param into receives the STE; after F_STE_FETCH the first two words are the address that could not be read.
+   * @returns 0 if the STE is valid, else the EventType that using it would raise.
+   */
   lookupSte(sid: number, into: Uint32Array): number;
 }
 
@@ -43,6 +48,11 @@ export interface AcceleratorOptions {
   readonly ids: IdRegisters;
   /** Told of every reconcile after it is done. */
   readonly observer?: (report: ReconcileReport) => void;
+  /**
+   * Asked to call {@link Accelerator.retry} after a while, because the host refused something.
+   * @param attempt 1 after the first failure, and one more each time in a row: wait longer.
+   */
+  readonly retryLater?: (attempt: number) => void;
 }
 
 export interface PlugRequest {
@@ -63,11 +73,16 @@ interface Plugged {
 }
 
 const EVENTQ_BASE_WORD = OFFSET.EVENTQ_BASE >>> 2;
+const CR2_WORD = OFFSET.CR2 >>> 2;
 
 export class Accelerator implements StreamBackend {
   readonly #space: AddressSpace;
   readonly #ids: IdRegisters;
   readonly #observer: ((report: ReconcileReport) => void) | undefined;
+  readonly #retryLater: ((attempt: number) => void) | undefined;
+  /** Retries in a row that were asked for; and whether one is to come. */
+  #attempts = 0;
+  #retryDue = false;
   readonly #plugged = new Map<string, Plugged>();
   readonly #actual: Actual;
   readonly #bridge: EventBridge;
@@ -80,17 +95,25 @@ export class Accelerator implements StreamBackend {
   #calls: Call[] = [];
   #running = false;
   #again = false;
+  /** A tripwire was met although the stream's STE is now a different one. */
+  #outdated = false;
+  readonly #ste = new Uint32Array(STE_WORDS);
 
-  constructor({ space, ids, observer }: AcceleratorOptions) {
+  constructor({ space, ids, observer, retryLater }: AcceleratorOptions) {
     this.#space = space;
+    this.#retryLater = retryLater;
     this.#ids = ids;
     this.#observer = observer;
-    this.#bridge = new EventBridge({
-      recordEvent: (words) => this.#guest.recordEvent(words),
-      eventQueueSpace: () => this.#guest.eventQueueSpace(),
-      eventsLost: () => this.#guest.eventsLost(),
-    });
+    this.#bridge = new EventBridge(
+      {
+        recordEvent: (words) => this.#guest.recordEvent(words),
+        eventQueueSpace: () => this.#guest.eventQueueSpace(),
+        eventsLost: () => this.#guest.eventsLost(),
+      },
+      { rename: (words) => this.#rename(words), turned: (empty) => this.#turned(empty) },
+    );
     this.#actual = new Actual(space, this.#bridge);
+    this.#actual.tripwireMoved = () => this.#run('RAM comes to the page of zeros');
     const limits = {
       ril: IDR3.RIL.of(ids.IDR3) !== 0,
       ds: IDR5.DS.of(ids.IDR5) !== 0,
@@ -130,6 +153,7 @@ export class Accelerator implements StreamBackend {
       this.#run(`plug ${name}, undone`);
       throw error;
     }
+    this.#actual.timedOut = undefined;
     this.#actual.streams.set(name, stream);
     this.#plugged.set(name, { name, sid, ste: new Uint32Array(STE_WORDS), steStatus: undefined });
     this.#run(`plug ${name}`);
@@ -158,11 +182,14 @@ export class Accelerator implements StreamBackend {
   reset(): void {
     if (this.#actual.viommu === undefined) return;
     this.#actual.flushAll = true;
+    this.#actual.timedOut = undefined;
     this.#run('reset');
   }
 
   /** Tries again what the host refused. */
   retry(): void {
+    this.#retryDue = false;
+    this.#actual.timedOut = undefined;
     if (this.#actual.failures.size > 0) this.#run('retry');
   }
 
@@ -272,6 +299,7 @@ export class Accelerator implements StreamBackend {
       gbpaAbort,
       eventqEnabled,
       eventqLog2Size,
+      recordsBadStreamId: CR2.RECINVSID.get(registers, CR2_WORD) !== 0,
       eventqBaseHi: EVENTQ_BASE.ADDR.getHi(registers, EVENTQ_BASE_WORD),
       eventqBaseLo: EVENTQ_BASE.ADDR.getLo(registers, EVENTQ_BASE_WORD),
     };
@@ -288,7 +316,30 @@ export class Accelerator implements StreamBackend {
     return this.#guest.lookupSte(sid, into);
   };
 
+  /** Gives the record of a tripwire the name that is due. */
+  #rename(words: Uint32Array): void {
+    if (!tripped(words)) return;
+    const stream = this.#actual.streamOf(EVENT_RECORD.StreamID.get(words));
+    if (stream?.due === undefined) return;
+    rename(words, stream.due);
+    // C_BAD_STREAMID and F_STE_FETCH need no CFGI to end: an SMMU would look again for every transaction.
+    if (stream.table?.target.kind !== 'tripwire') return;
+    if (this.#guest.lookupSte(EVENT_RECORD.StreamID.get(words), this.#ste) !== stream.due.event)
+      this.#outdated = true;
+  }
+
+  /** After a turn of the event bridge. */
+  #turned(empty: boolean): void {
+    if (empty)
+      for (const stream of this.#actual.streams.values())
+        if (stream.table?.target.kind !== 'tripwire') stream.due = undefined;
+    if (!this.#outdated) return;
+    this.#outdated = false;
+    this.#run('a stream that had no valid STE was used');
+  }
+
   #steLimits(): SteLimits {
+    const { tripwireGpa } = this.#space;
     const [first] = this.#actual.streams.values();
     const hostStalls = first !== undefined && IDR0.STALL_MODEL.of(first.host.idr[0]) === 0b00;
     return {
@@ -296,6 +347,7 @@ export class Accelerator implements StreamBackend {
       ssidSize: IDR1.SSIDSIZE.of(this.#ids.IDR1),
       // A fault that the hardware stalls never reaches the guest, and nobody would answer it.
       stallDisable: hostStalls ? 1 : 0,
+      tripwire: tripwireGpa === undefined ? undefined : tripwire(tripwireGpa),
     };
   }
 
@@ -328,6 +380,15 @@ export class Accelerator implements StreamBackend {
     this.#eventqEnabled = guest.eventqEnabled;
     this.#queue = reportQueue(before, this.#actual, guest, this.#plugged.size);
     this.#report(cause);
+    this.#askForRetry();
+  }
+
+  #askForRetry(): void {
+    if (this.#actual.failures.size === 0) this.#attempts = 0;
+    else if (!this.#retryDue && this.#retryLater !== undefined) {
+      this.#retryDue = true;
+      this.#retryLater(++this.#attempts);
+    }
   }
 
   #report(cause: string): void {

@@ -7,8 +7,9 @@ import type { Vdevice } from '../iommufd/vdevice.ts';
 import type { Veventq } from '../iommufd/veventq.ts';
 import type { VfioDevice } from '../iommufd/vfio-device.ts';
 import type { Viommu } from '../iommufd/viommu.ts';
-import type { AddressSpace } from './address-space.ts';
+import type { AddressSpace, SpaceUser } from './address-space.ts';
 import type { DesiredQueue, Target } from './desired.ts';
+import { tripwire, type DueEvent } from './tripwire.ts';
 
 /** A nested page table of the vIOMMU. Streams with the same target share one. */
 export interface NestedTable {
@@ -28,6 +29,11 @@ export class ActualStream {
   notedVsid: number | undefined;
   /** Its context descriptors may be cached from before: they must go before it translates. */
   flush = true;
+  /**
+   * What its tripwire stands for. It outlives the tripwire until the host's queue was seen empty, for the records
+   * that are still in there.
+   */
+  due: DueEvent | undefined;
 
   constructor(name: string, vfio: VfioDevice, host: HostInfo) {
     this.name = name;
@@ -52,7 +58,7 @@ export interface QueueReader {
 /** What a failure concerns: what all streams need, one of the shared parts, or `device` and its name. */
 export type Concern = 'foundation' | 'veventq' | 'flush' | 'teardown' | `device ${string}`;
 
-export class Actual {
+export class Actual implements SpaceUser {
   readonly space: AddressSpace;
   readonly reader: QueueReader;
   readonly streams = new Map<string, ActualStream>();
@@ -65,10 +71,17 @@ export class Actual {
   repeatTlbiCfgi = false;
   /** Stale stage-1 translations or CDs may be cached: all must go before any stream translates. */
   flushAll = false;
+  /**
+   * Why the last flush ran out of time. While this is set no flush is tried: each may take a second, and a guest could
+   * ask for one with every register write (docs/decisions/0003-retries.md).
+   */
+  timedOut: HostError | undefined;
   /** Objects that nothing uses any more and that could not be destroyed yet. */
   readonly retired: { destroy(): void }[] = [];
   /** What the last reconcile could not do, by {@link Concern}. */
   readonly failures = new Map<Concern, HostError>();
+  /** Called when streams have to leave a tripwire whose page of zeros goes away. */
+  tripwireMoved: () => void = () => {};
   readonly #byVsid = new Map<number, ActualStream>();
 
   constructor(space: AddressSpace, reader: QueueReader) {
@@ -86,6 +99,12 @@ export class Actual {
     if (stream.vdevice !== undefined) this.#byVsid.delete(stream.vdevice.vsid);
     if (vdevice !== undefined) this.#byVsid.set(vdevice.vsid, stream);
     stream.vdevice = vdevice;
+  }
+
+  usesTripwire(gpa: number): boolean {
+    const { key } = tripwire(gpa);
+    for (const { table } of this.streams.values()) if (table?.target.key === key) return true;
+    return false;
   }
 
   /** Nothing is left of this vSMMU but its bound devices. */
@@ -108,5 +127,6 @@ export class Actual {
     this.parent = undefined;
     this.retired.length = 0;
     this.flushAll = false;
+    this.timedOut = undefined;
   }
 }

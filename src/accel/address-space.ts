@@ -9,6 +9,21 @@ import type { Kernel, UserMemory } from '../iommufd/kernel.ts';
 /** Where the host maps its interrupt doorbells for devices (arm-smmu-v3's SW_MSI window): no RAM may be here. */
 export const MSI_WINDOW = { start: 0x0800_0000, size: 0x10_0000 } as const;
 
+/** Size and alignment of the page of zeros: a page or more on every host. */
+export const TRIPWIRE_PAGE_SIZE = 0x1_0000;
+/** Where it may be, best first: beside the MSI window, where machines have no RAM, or below 4 GiB. */
+const TRIPWIRE_PLACES = [0x0810_0000, 0x07ff_0000, 0xffff_0000, 0x0001_0000];
+
+/** Who has the address space open. */
+export interface SpaceUser {
+  /** RAM comes to where the page of zeros is: nothing may point there any more when this returns. */
+  tripwireMoved(): void;
+  /** Whether anything points to the page of zeros at this address. */
+  usesTripwire(gpa: number): boolean;
+}
+
+type Overlaps = (start: number, size: number) => boolean;
+
 interface Ram {
   readonly gpa: number;
   readonly bytes: Uint8Array;
@@ -23,9 +38,12 @@ interface Ram {
 export class AddressSpace {
   readonly caller: Caller;
   readonly #ram: Ram[] = [];
-  readonly #users = new Set<object>();
+  readonly #users = new Set<SpaceUser>();
   #iommufd: Iommufd | undefined;
   #ioas: Ioas | undefined;
+  #tripwireGpa: number | undefined = TRIPWIRE_PLACES[0];
+  /** Pages of zeros that are mapped, by address: one, but for the moment in which it moves. */
+  readonly #zeros = new Map<number, UserMemory>();
 
   constructor(kernel: Kernel) {
     this.caller = new Caller(kernel);
@@ -49,14 +67,14 @@ export class AddressSpace {
    * not added.
    */
   addRam(gpa: number, bytes: Uint8Array, writable = true): void {
-    const overlaps = (start: number, size: number): boolean =>
-      gpa < start + size && start < gpa + bytes.length;
+    const overlaps: Overlaps = (start, size) => gpa < start + size && start < gpa + bytes.length;
     if (overlaps(MSI_WINDOW.start, MSI_WINDOW.size))
       throw new RangeError(
         `RAM at 0x${gpa.toString(16)} touches 0x8000000..0x80fffff, where the host maps interrupt doorbells`,
       );
     if (this.#ram.some((other) => overlaps(other.gpa, other.bytes.length)))
       throw new RangeError(`RAM at 0x${gpa.toString(16)} overlaps other RAM`);
+    this.#vacate(overlaps);
     const ram: Ram = { gpa, bytes, writable, memory: undefined };
     if (this.#ioas !== undefined) this.#map(this.#ioas, ram);
     this.#ram.push(ram);
@@ -74,15 +92,65 @@ export class AddressSpace {
     this.#ram.splice(at, 1);
   }
 
+  /** Guest-physical address of the page of zeros, mapped or not; undefined if RAM is everywhere. */
+  get tripwireGpa(): number | undefined {
+    return this.#tripwireGpa;
+  }
+
+  /** Makes sure that the page of zeros is mapped, for reading only. @throws HostError */
+  requireTripwire(): void {
+    const gpa = this.#tripwireGpa;
+    if (gpa === undefined || this.#zeros.has(gpa)) return;
+    const { kernel } = this.caller;
+    const block = new Uint8Array(2 * TRIPWIRE_PAGE_SIZE);
+    // What is mapped has to begin at a page of the host, of which the bytes know nothing.
+    const whole = kernel.userMemory(block);
+    const skip = Number(-whole.address & BigInt(TRIPWIRE_PAGE_SIZE - 1));
+    whole.release();
+    const memory = kernel.userMemory(block.subarray(skip, skip + TRIPWIRE_PAGE_SIZE));
+    try {
+      this.requireIoas().map(BigInt(gpa), memory, false);
+    } catch (error) {
+      memory.release();
+      throw error;
+    }
+    this.#zeros.set(gpa, memory);
+  }
+
+  /**
+   * Moves the page of zeros out of a range where RAM is about to be.
+   * @throws HostError if something still points there: RAM in its place would be taken for a context descriptor.
+   */
+  #vacate(overlaps: Overlaps): void {
+    const inTheWay = (gpa: number): boolean => overlaps(gpa, TRIPWIRE_PAGE_SIZE);
+    if (this.#tripwireGpa !== undefined && inTheWay(this.#tripwireGpa)) {
+      this.#tripwireGpa = TRIPWIRE_PLACES.find((place) => !inTheWay(place) && !this.#hasRam(place));
+      for (const user of this.#users) user.tripwireMoved();
+    }
+    for (const [gpa, memory] of this.#zeros) {
+      if (!inTheWay(gpa)) continue;
+      for (const user of this.#users)
+        if (user.usesTripwire(gpa))
+          throw new HostError('EBUSY', 'addRam', 'a stream could not be taken off the page of zeros there.');
+      this.#ioas?.unmap(BigInt(gpa), BigInt(TRIPWIRE_PAGE_SIZE));
+      memory.release();
+      this.#zeros.delete(gpa);
+    }
+  }
+
+  #hasRam(place: number): boolean {
+    return this.#ram.some(({ gpa, bytes }) => gpa < place + TRIPWIRE_PAGE_SIZE && place < gpa + bytes.length);
+  }
+
   /** Makes sure that `/dev/iommu` is open for this user. @throws HostError */
-  open(user: object): Iommufd {
+  open(user: SpaceUser): Iommufd {
     this.#iommufd ??= Iommufd.open(this.caller.kernel, this.caller);
     this.#users.add(user);
     return this.#iommufd;
   }
 
   /** Whether nobody but this user has it open. */
-  isLastUser(user: object): boolean {
+  isLastUser(user: SpaceUser): boolean {
     return this.#users.size === 1 && this.#users.has(user);
   }
 
@@ -109,7 +177,7 @@ export class AddressSpace {
    * Ends a user's use. After the last user, who has nothing left on it, the IOAS is destroyed and `/dev/iommu` closed;
    * closing frees in the kernel whatever could not be destroyed one by one.
    */
-  close(user: object): void {
+  close(user: SpaceUser): void {
     if (!this.#users.delete(user) || this.#users.size > 0) return;
     try {
       this.#ioas?.destroy();
@@ -121,6 +189,8 @@ export class AddressSpace {
       ram.memory?.release();
       ram.memory = undefined;
     }
+    for (const memory of this.#zeros.values()) memory.release();
+    this.#zeros.clear();
     this.#ioas = undefined;
     this.#iommufd = undefined;
   }

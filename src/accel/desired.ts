@@ -17,6 +17,8 @@ export interface GuestState {
   readonly eventqEnabled: boolean;
   /** Effective log2 of the entries of the event queue, 0..19. */
   readonly eventqLog2Size: number;
+  /** CR2.RECINVSID: C_BAD_STREAMID is recorded. */
+  readonly recordsBadStreamId: boolean;
   /** Halves of EVENTQ_BASE.ADDR. */
   readonly eventqBaseHi: number;
   readonly eventqBaseLo: number;
@@ -31,12 +33,12 @@ export interface PluggedStream {
 
 /**
  * Reads the STE of a StreamID.
- * @param into receives the 16 words.
+ * @param into receives the 16 words; after F_STE_FETCH the first two are the address that could not be read.
  * @returns 0 if the STE is valid, else the EventType that using it would raise.
  */
 export type SteLookup = (sid: number, into: Uint32Array) => number;
 
-/** What host and guest have in common, as far as an STE can ask for it. */
+/** What host and guest have in common, as far as an STE can ask for it, and what the host can do besides. */
 export interface SteLimits {
   /** The guest's IDR0.ATS. */
   readonly ats: boolean;
@@ -44,11 +46,14 @@ export interface SteLimits {
   readonly ssidSize: number;
   /** What S1STALLD must be: 1 where the hardware stalls by default and the guest was not told of stalls. */
   readonly stallDisable: 0 | 1;
+  /** What reports DMA that has to abort with an event; undefined if there can be none. */
+  readonly tripwire: Target | undefined;
 }
 
 /** What a stream is attached to. Two equal targets have equal keys. */
 export interface Target {
-  readonly kind: 'abort' | 'bypass' | 'translate';
+  /** A tripwire aborts too, but with an event: {@link import('./tripwire.ts')}. */
+  readonly kind: 'abort' | 'bypass' | 'translate' | 'tripwire';
   /** Words 0 and 1 of the STE for the host as four 32-bit words, masked to what the kernel accepts. */
   readonly ste: readonly [number, number, number, number];
   readonly key: string;
@@ -66,8 +71,11 @@ export interface DesiredStream {
   /** StreamID of its vDEVICE; undefined if it cannot have one now. */
   readonly vsid: number | undefined;
   readonly target: Target;
-  /** EventType that the guest would see if the device used this stream, where the host itself aborts in silence; or 0. */
+  /** EventType that is due if the device uses this stream; 0 if none is, or if the hardware itself knows. */
   readonly event: number;
+  /** With F_STE_FETCH: what could not be read. */
+  readonly fetchHi: number;
+  readonly fetchLo: number;
   /** Why this target, in the architecture's names. */
   readonly why: string;
 }
@@ -103,7 +111,10 @@ export function desired(
     const unique = sid !== undefined && !taken.has(sid);
     if (unique) taken.add(sid);
     const vsid = unique ? sid : undefined;
-    streams.push({ name, vsid, ...streamTarget(guest, vsid, lookup, limits, ste) });
+    ste.fill(0);
+    const found = streamTarget(guest, vsid, lookup, limits, ste);
+    const fetched = found.event === EVENT_TYPE.F_STE_FETCH;
+    streams.push({ name, vsid, ...found, fetchHi: fetched ? ste[1] : 0, fetchLo: fetched ? ste[0] : 0 });
   }
   return { viommu, veventq: viommu && guest.eventqEnabled ? desiredQueue(guest) : undefined, streams };
 }
@@ -132,15 +143,27 @@ function streamTarget(
       : { target: BYPASS, event: 0, why: 'SMMUEN=0, GBPA.ABORT=0' };
   if (sid === undefined) return { target: ABORT, event: 0, why: 'no StreamID of its own' };
   const event = lookup(sid, ste);
-  if (event !== 0) return { target: ABORT, event, why: 'no valid STE' };
+  if (event !== 0) return { target: noEntry(guest, event, limits), event, why: 'no valid STE' };
   const config = STE.Config.get(ste);
   // 5.2: Config[2]=0 aborts every transaction and records nothing.
   if ((config & 0b100) === 0) return { target: ABORT, event: 0, why: 'STE.Config=abort' };
   if (config === STE_CONFIG.Bypass) return { target: BYPASS, event: 0, why: 'STE.Config=bypass' };
   // The guest has no stage 2 (IDR0.S2P=0), so a lookup that lets one pass is to be mistrusted.
   if (config !== STE_CONFIG.S1)
-    return { target: ABORT, event: EVENT_TYPE.C_BAD_STE, why: 'STE.Config is ILLEGAL' };
+    return {
+      target: noEntry(guest, EVENT_TYPE.C_BAD_STE, limits),
+      event: EVENT_TYPE.C_BAD_STE,
+      why: 'STE.Config is ILLEGAL',
+    };
   return { target: translateTarget(ste, limits), event: 0, why: 'STE.Config=S1' };
+}
+
+/** Aborts, and reports it if anyone hears. */
+function noEntry(guest: GuestState, event: number, limits: SteLimits): Target {
+  // 6.3.12: unknown StreamIDs are reported only if software wants to hear of them. With no vEVENTQ the host would print
+  // the events into its own log.
+  const heard = guest.eventqEnabled && (event !== EVENT_TYPE.C_BAD_STREAMID || guest.recordsBadStreamId);
+  return heard && limits.tripwire !== undefined ? limits.tripwire : ABORT;
 }
 
 /** What Linux 7.3 takes of words 0 and 1 of an STE; any other bit is EIO. */

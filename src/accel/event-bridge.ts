@@ -25,6 +25,16 @@ export interface EventSink {
   eventsLost(): void;
 }
 
+/** What the accelerator knows of records. Neither may reconcile: the bridge is in the middle of its work. */
+export interface RecordFilter {
+  /** Gives a record of a tripwire the name that is due. */
+  rename(words: Uint32Array): void;
+  /** A turn is over. @param empty the host's queue had nothing more. */
+  turned(empty: boolean): void;
+}
+
+const NO_FILTER: RecordFilter = { rename() {}, turned() {} };
+
 /** Where events went, for people. Every event that reached the host's queue is counted exactly once. */
 export interface EventCounters {
   /** Written to the guest's queue. */
@@ -59,6 +69,7 @@ export class EventBridge implements QueueReader {
   /** Delivered events by StreamID. */
   readonly bySid = new Map<number, number>();
   readonly #sink: EventSink;
+  readonly #filter: RecordFilter;
   /** Room for a full read, and for the LOST header that may follow it. */
   readonly #buffer = new Uint8Array(READ_RECORDS * VEVENT_ARM_SMMUV3_SIZE + HEADER_SIZE);
   readonly #words = new Uint32Array(this.#buffer.buffer);
@@ -76,8 +87,9 @@ export class EventBridge implements QueueReader {
   /** Sequence number of the next event, if none is lost. */
   #expected = 0;
 
-  constructor(sink: EventSink) {
+  constructor(sink: EventSink, filter: RecordFilter = NO_FILTER) {
     this.#sink = sink;
+    this.#filter = filter;
   }
 
   /** Waits for room in the guest's queue. */
@@ -117,6 +129,7 @@ export class EventBridge implements QueueReader {
     if (!this.paused || this.#sink.eventQueueSpace() === 0) return;
     this.#resumeWatch();
     if (!this.#deliver()) this.#pause();
+    this.#filter.turned(false);
   }
 
   /** One turn of the event loop: one read. Other watches have their turn before the next. */
@@ -126,13 +139,16 @@ export class EventBridge implements QueueReader {
       this.#pause();
       return;
     }
-    const bytes = this.#veventq!.read(this.#views[Math.min(space, READ_RECORDS)]);
+    const records = Math.min(space, READ_RECORDS);
+    const bytes = this.#veventq!.read(this.#views[records]);
     if (bytes < 0) this.#readFailed(-bytes);
+    if (bytes > 0) {
+      this.#at = 0;
+      this.#end = bytes;
+      if (!this.#deliver()) this.#pause();
+    }
     // 0 is an empty queue, not an end.
-    if (bytes <= 0) return;
-    this.#at = 0;
-    this.#end = bytes;
-    if (!this.#deliver()) this.#pause();
+    this.#filter.turned(bytes >= 0 && bytes < records * VEVENT_ARM_SMMUV3_SIZE);
   }
 
   /**
@@ -146,6 +162,7 @@ export class EventBridge implements QueueReader {
       if (size === HEADER_SIZE) continue;
       const from = (this.#at - size) / 4 + HEADER_WORDS;
       for (let i = 0; i < EVENT_WORDS; i++) this.#record[i] = this.#words[from + i];
+      this.#filter.rename(this.#record);
       const status = this.#sink.recordEvent(this.#record);
       if (status === EVENT.Full) {
         this.#at -= size;

@@ -12,6 +12,7 @@ import { Viommu } from '../iommufd/viommu.ts';
 import type { Actual, ActualStream, Concern, NestedTable } from './actual.ts';
 import { ABORT, type Desired, type DesiredQueue, type DesiredStream, type Target } from './desired.ts';
 import { flushCaches } from './flush.ts';
+import { tripwire } from './tripwire.ts';
 
 /** Does not throw: what the host refused is in `actual.failures`. */
 export function reconcile(actual: Actual, desired: Desired): void {
@@ -35,17 +36,33 @@ export function reconcile(actual: Actual, desired: Desired): void {
 
   // Streams that lose their translation go first: the flush must find nobody who could fill the caches again.
   for (const [stream, want] of streams) {
-    if (want.target.kind !== 'translate') settle(actual, stream, want);
-    else if (actual.flushAll && stream.table?.target.kind === 'translate') park(actual, stream);
+    if (!fetchesCds(want.target)) settle(actual, stream, want);
+    else if (actual.flushAll && fetchesCds(stream.table?.target)) park(actual, stream);
   }
-  const flushed = attempt(actual, 'flush', () => flushCaches(actual));
+  const flushed = attempt(actual, 'flush', () => flush(actual));
   for (const [stream, want] of streams) {
-    if (want.target.kind !== 'translate') continue;
+    if (!fetchesCds(want.target)) continue;
     if (flushed || !(actual.flushAll || stream.flush)) settle(actual, stream, want);
     else park(actual, stream);
   }
   freeTables(actual);
 }
+
+function flush(actual: Actual): void {
+  const due = actual.flushAll || [...actual.streams.values()].some((stream) => stream.flush);
+  if (!due) actual.timedOut = undefined;
+  if (actual.timedOut !== undefined) throw actual.timedOut;
+  try {
+    flushCaches(actual);
+  } catch (error) {
+    if (error instanceof HostError && error.code === 'ETIMEDOUT') actual.timedOut = error;
+    throw error;
+  }
+}
+
+/** Whether the hardware reads context descriptors, and may have them cached, for a stream with this target. */
+const fetchesCds = (target: Target | undefined): boolean =>
+  target?.kind === 'translate' || target?.kind === 'tripwire';
 
 type Pair = readonly [ActualStream, DesiredStream];
 
@@ -85,6 +102,7 @@ function found(actual: Actual): boolean {
 function table(actual: Actual, stream: ActualStream, target: Target): NestedTable {
   const found = actual.tables.get(target.key);
   if (found !== undefined) return found;
+  if (target.kind === 'tripwire') actual.space.requireTripwire();
   const hwpt = Hwpt.allocNested(actual.space.iommufd, stream.vfio.devid, actual.viommu!.id, target.ste);
   const made = { target, hwpt };
   actual.tables.set(target.key, made);
@@ -97,7 +115,7 @@ function settleVsids(actual: Actual, streams: readonly Pair[]): void {
     const { vdevice } = stream;
     if (vdevice === undefined || vdevice.vsid === want.vsid) continue;
     // A translating stream without a vDEVICE would go on, with events under its old StreamID.
-    if (stream.table?.target.kind === 'translate') park(actual, stream);
+    if (fetchesCds(stream.table?.target)) park(actual, stream);
     if (attempt(actual, about(stream), () => destroy(vdevice))) actual.setVdevice(stream, undefined);
   }
   for (const [stream, { vsid }] of streams) {
@@ -111,8 +129,10 @@ function settleVsids(actual: Actual, streams: readonly Pair[]): void {
 }
 
 /** Attaches a stream to its target, or leaves it where it cannot do harm. */
-function settle(actual: Actual, stream: ActualStream, { vsid, target }: DesiredStream): void {
-  if (target.kind === 'translate' && stream.vdevice?.vsid !== vsid) {
+function settle(actual: Actual, stream: ActualStream, want: DesiredStream): void {
+  const { vsid, target } = want;
+  if (target.kind === 'tripwire') stream.due = want;
+  if (fetchesCds(target) && stream.vdevice?.vsid !== vsid) {
     park(actual, stream);
     return;
   }
@@ -161,12 +181,17 @@ function withdraw(actual: Actual, stream: ActualStream): void {
   freeTables(actual);
 }
 
-/** Destroys tables that translate for nobody. The abort and bypass tables stay as long as the vIOMMU. */
+/**
+ * Destroys tables that translate for nobody. The abort and bypass tables and the tripwire stay as long as the vIOMMU,
+ * but not a tripwire whose page of zeros has moved.
+ */
 function freeTables(actual: Actual): void {
   const used = new Set<NestedTable | undefined>();
   for (const stream of actual.streams.values()) used.add(stream.table);
+  const { tripwireGpa } = actual.space;
+  const tripwireKey = tripwireGpa === undefined ? undefined : tripwire(tripwireGpa).key;
   for (const [key, unused] of actual.tables)
-    if (unused.target.kind === 'translate' && !used.has(unused)) {
+    if (fetchesCds(unused.target) && key !== tripwireKey && !used.has(unused)) {
       actual.tables.delete(key);
       retire(actual, unused.hwpt);
     }

@@ -2,7 +2,7 @@
 
 import type { HostError } from '../iommufd/errors.ts';
 import type { Actual, Concern } from './actual.ts';
-import type { Desired } from './desired.ts';
+import type { Desired, Target } from './desired.ts';
 import type { EventCounters } from './event-bridge.ts';
 import type { InvalidationCounters } from './invalidation.ts';
 import type { QueueReport } from './report.ts';
@@ -20,11 +20,10 @@ export interface DeviceState {
   /** What it should be attached to, and why. */
   readonly wanted: Attached;
   readonly why: string;
-  /**
-   * EventType that the guest would see on real hardware if the device did DMA now, and that the host keeps from us: it
-   * aborts without an event. 0 if there is none.
-   */
-  readonly silentEvent: number;
+  /** EventType that is due, besides the abort, if the device does DMA now: it has no valid STE. Else 0. */
+  readonly event: number;
+  /** Whether the guest hears of that event; else the abort is silent. */
+  readonly reported: boolean;
   readonly failure: HostError | undefined;
 }
 
@@ -39,6 +38,9 @@ export interface AcceleratorState {
   readonly events: Readonly<EventCounters>;
   readonly invalidations: Readonly<InvalidationCounters>;
 }
+
+/** A tripwire aborts. */
+const effect = ({ kind }: Target): Attached => (kind === 'tripwire' ? 'abort' : kind);
 
 /** What the host objects do not tell. */
 export interface Besides {
@@ -63,11 +65,12 @@ export function describeState(actual: Actual, desired: Desired, besides: Besides
         name,
         vsid: stream?.vdevice?.vsid,
         vdevice: stream?.vdevice?.id,
-        attached: stream?.table?.target.kind ?? 'none',
+        attached: stream?.table === undefined ? 'none' : effect(stream.table.target),
         hwpt: stream?.table?.hwpt.id,
-        wanted: target.kind,
+        wanted: effect(target),
         why,
-        silentEvent: event,
+        event,
+        reported: stream?.table?.target.kind === 'tripwire',
         failure: actual.failures.get(`device ${name}`),
       };
     }),

@@ -25,7 +25,13 @@ export interface MachineOptions {
   /** Told of every reconcile. */
   readonly observer?: (report: ReconcileReport) => void;
   readonly trace?: Trace;
+  /** Runs a task after some milliseconds; without it what the host refuses is tried again only at the next change. */
+  readonly later?: (milliseconds: number, task: () => void) => void;
 }
+
+/** Milliseconds before the first retry of what the host refused; then twice as long each time, up to the longest. */
+const FIRST_RETRY_MS = 10;
+const LONGEST_RETRY_MS = 10_000;
 
 export class Machine {
   readonly memory: Memory;
@@ -33,13 +39,19 @@ export class Machine {
   readonly accelerator: Accelerator;
   readonly #space: AddressSpace;
 
-  constructor({ kernel, memory, ids, interrupts, scheduler, observer, trace }: MachineOptions) {
+  constructor({ kernel, memory, ids, interrupts, scheduler, observer, trace, later }: MachineOptions) {
     this.memory = memory;
     this.#space = new AddressSpace(kernel);
     this.accelerator = new Accelerator({
       space: this.#space,
       ids,
       ...(observer !== undefined && { observer }),
+      ...(later !== undefined && {
+        retryLater: (attempt: number) =>
+          later(Math.min(FIRST_RETRY_MS * 2 ** (attempt - 1), LONGEST_RETRY_MS), () =>
+            this.accelerator.retry(),
+          ),
+      }),
     });
     this.smmu = new Smmu({
       ids,

@@ -51,6 +51,8 @@ export class PollLoop {
   #view = new DataView(this.#pollfds.buffer);
   #changed = false;
   #stopped = false;
+  /** In no order: there are few. */
+  readonly #timers: { readonly due: number; readonly task: () => void }[] = [];
 
   constructor(sys: Syscalls, tasks: Tasks = NO_TASKS) {
     this.#sys = sys;
@@ -78,21 +80,45 @@ export class PollLoop {
     };
   }
 
+  /** Runs a task in a turn after this many milliseconds. */
+  after(milliseconds: number, task: () => void): void {
+    this.#timers.push({ due: performance.now() + milliseconds, task });
+  }
+
   /**
-   * One turn: waits at most `timeoutMs` (below 0: for ever) for a descriptor, or not at all while tasks remain; calls
-   * those that watch what is ready; runs a slice of the tasks.
+   * One turn: waits at most `timeoutMs` (below 0: for ever) for a descriptor, until the next timer, or not at all while
+   * tasks remain; calls those that watch what is ready; runs what is due, and a slice of the tasks.
    */
   turn(timeoutMs: number): void {
     if (this.#changed) this.#rebuild();
     const entries = this.#entries;
-    const ready = this.#sys.ppoll(this.#pollfds, entries.length, this.#tasks.idle ? timeoutMs : 0);
+    const ready = this.#sys.ppoll(
+      this.#pollfds,
+      entries.length,
+      this.#tasks.idle ? this.#untilTimer(timeoutMs) : 0,
+    );
     if (ready < 0 && ready !== -ERRNO.EINTR) throw new Error(`ppoll failed (${errnoName(ready)})`);
     if (ready > 0) {
       // A callback may stop others, or begin to watch: what it changes counts from the next turn on.
       const found = entries.map((_, i) => this.#view.getUint16(i * POLLFD_SIZE + 6, true));
       for (const [i, entry] of entries.entries()) if (found[i] !== 0 && !entry.stopped) entry.ready(found[i]);
     }
+    if (this.#timers.length > 0) this.#runTimers();
     if (!this.#tasks.idle) this.#tasks.run(SLICE);
+  }
+
+  /** The time to wait, cut short by the first timer. */
+  #untilTimer(timeoutMs: number): number {
+    if (this.#timers.length === 0) return timeoutMs;
+    const next = Math.max(0, Math.ceil(Math.min(...this.#timers.map(({ due }) => due)) - performance.now()));
+    return timeoutMs < 0 ? next : Math.min(timeoutMs, next);
+  }
+
+  #runTimers(): void {
+    const now = performance.now();
+    const due = this.#timers.filter((timer) => timer.due <= now);
+    for (const timer of due) this.#timers.splice(this.#timers.indexOf(timer), 1);
+    for (const { task } of due) task();
   }
 
   /** Turns until {@link stop}. */

@@ -203,7 +203,7 @@ export class Smmu {
 
   /**
    * Reads the STE of a stream from memory, past all caches, and records nothing.
-   * @param into 16 words.
+   * @param into 16 words; after F_STE_FETCH the first two are the address that could not be read, low half first.
    * @returns 0 if it is there and legal, else the EventType that using it would raise.
    */
   lookupSte(sid: number, into: Uint32Array): number {

@@ -125,11 +125,16 @@ export class Translator {
 
   /**
    * Reads the STE of a stream from memory, past all caches, and records nothing.
-   * @param into 16 words
+   * @param into 16 words; after F_STE_FETCH the first two are the address that could not be read, low half first
    * @returns 0 if it is there and legal, else the EventType that using it would raise
    */
   lookupSte(sid: number, into: Uint32Array): number {
-    return this.#contexts.fetchSte(sid, into);
+    const event = this.#contexts.fetchSte(sid, into);
+    if (event === EVENT_TYPE.F_STE_FETCH) {
+      into[0] = this.#fault.fetchLo;
+      into[1] = this.#fault.fetchHi;
+    }
+    return event;
   }
 
   /** Carries out one legal CFGI_* or TLBI_* command of four words at words[at]. */

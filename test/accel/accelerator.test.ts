@@ -346,7 +346,7 @@ describe('streams', () => {
     bench.guest.setSte(8, 3);
     expect(bench.host.attached(0)).toBe('abort');
     expect(bench.accelerator.state.devices).toMatchObject([
-      { attached: 'abort', silentEvent: 3, why: 'no valid STE' },
+      { attached: 'abort', event: 3, reported: false, why: 'no valid STE' },
     ]);
   });
   it('an STE is taken as it was at the last CFGI, whatever else makes us look', () => {

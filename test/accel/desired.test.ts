@@ -6,10 +6,11 @@ const COLD: GuestState = {
   gbpaAbort: false,
   eventqEnabled: false,
   eventqLog2Size: 7,
+  recordsBadStreamId: true,
   eventqBaseHi: 0,
   eventqBaseLo: 0x4000_0000,
 };
-const LIMITS: SteLimits = { ats: false, ssidSize: 0, stallDisable: 0 };
+const LIMITS: SteLimits = { ats: false, ssidSize: 0, stallDisable: 0, tripwire: undefined };
 const NIC = { name: 'nic', sid: 8 };
 
 /** A lookup that finds these first words for every StreamID. */

@@ -231,6 +231,59 @@ describe('any call of a change may fail', () => {
   });
 });
 
+describe('what failed is tried again', () => {
+  it('by the clock: one retry at a time, each with its number, until nothing fails', () => {
+    const bench = busy();
+    bench.plug();
+    bench.host.failing = (name) => (name === 'IOMMU_HWPT_ALLOC' ? ERRNO.ENOMEM : 0);
+    bench.guest.setSte(8, s1Ste(0xd000));
+    bench.guest.setSte(8, s1Ste(0xe000));
+    expect(bench.retries).toEqual([1]);
+    bench.accelerator.retry();
+    bench.accelerator.retry();
+    expect(bench.retries).toEqual([1, 2, 3]);
+    bench.host.failing = () => 0;
+    bench.accelerator.retry();
+    expect(bench.host.attached(0)).toBe('translate e000');
+    expect(bench.retries).toEqual([1, 2, 3]);
+    bench.host.failing = (name) => (name === 'IOMMU_HWPT_ALLOC' ? ERRNO.ENOMEM : 0);
+    bench.guest.setSte(8, s1Ste(0xd000));
+    expect(bench.retries).toEqual([1, 2, 3, 1]);
+  });
+  it('but a flush that timed out not on the account of the guest, which would wait a second each time', () => {
+    const bench = busy();
+    bench.plug();
+    bench.host.takeCalls();
+    bench.host.failing = (name) => (name === 'IOMMU_HWPT_INVALIDATE' ? ERRNO.ETIMEDOUT : 0);
+    bench.guest.reset();
+    bench.accelerator.reset();
+    const flushes = (): number =>
+      bench.host.takeCalls().filter((name) => name === 'IOMMU_HWPT_INVALIDATE').length;
+    expect(flushes()).toBe(1);
+    bench.guest.setSmmuen(true);
+    for (const pointer of [0x5000, 0x9000, 0x5000]) bench.guest.setSte(8, s1Ste(pointer));
+    expect(flushes()).toBe(0);
+    expect(bench.host.attached(0)).toBe('abort');
+    expect(bench.accelerator.state.failures.get('flush')).toMatchObject({ code: 'ETIMEDOUT' });
+    bench.accelerator.retry();
+    expect(flushes()).toBe(1);
+    bench.host.failing = () => 0;
+    bench.accelerator.retry();
+    expect(bench.host.attached(0)).toBe('translate 5000');
+    bench.expectSettled(1);
+  });
+  it('a flush that is not due any more does not stay failed', () => {
+    const bench = busy();
+    bench.plug(0);
+    bench.host.failing = (name) => (name === 'IOMMU_HWPT_INVALIDATE' ? ERRNO.ETIMEDOUT : 0);
+    bench.plug(1);
+    expect(bench.host.attached(1)).toBe('abort');
+    bench.host.failing = () => 0;
+    bench.unplug(1);
+    bench.expectSettled(1);
+  });
+});
+
 describe('any call of an unplug may fail', () => {
   it('and nothing is left on the host', () => {
     const failures = failEach(

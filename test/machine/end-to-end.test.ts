@@ -304,7 +304,10 @@ describe('translations', () => {
     expect(machine.dma(0x1000n)).toBe(OUTCOME.Abort);
     machine.attach();
     expect(machine.dma(0x1000n)).toBe(OUTCOME.Abort);
-    expect(machine.takeEvents()).toEqual(['F_TRANSLATION sid 8 iova 0x1000']);
+    expect(machine.takeEvents()).toEqual([
+      'C_BAD_STREAMID sid 8 iova 0x0',
+      'F_TRANSLATION sid 8 iova 0x1000',
+    ]);
   });
 
   it('are not there between CR0 := 0 and SMMUEN in a kernel after a crash: nothing gets through', () => {

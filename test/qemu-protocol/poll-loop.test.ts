@@ -144,4 +144,14 @@ describe.skipIf(NO_SYSCALLS !== '')(onLinux('the loop'), () => {
     loop.run();
     expect(log).toEqual(['stop', 'readable true']);
   });
+
+  it('runs what was put off when its time has come, and waits no longer for a descriptor than until then', () => {
+    const done: string[] = [];
+    loop.after(20, () => done.push('later'));
+    loop.after(0, () => done.push('now'));
+    loop.turn(0);
+    expect(done).toEqual(['now']);
+    while (done.length < 2) loop.turn(60_000);
+    expect(done).toEqual(['now', 'later']);
+  });
 });

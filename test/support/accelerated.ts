@@ -25,6 +25,8 @@ export class Bench {
   readonly accelerator: Accelerator;
   readonly guest: ScriptedGuest;
   readonly reports: ReconcileReport[] = [];
+  /** Retries that were asked for, by the number of the attempt. */
+  readonly retries: number[] = [];
 
   constructor(options: { smmus?: readonly number[]; ids?: typeof GUEST_IDS; beside?: Bench } = {}) {
     this.host = options.beside?.host ?? new StrictHost(options.smmus);
@@ -34,6 +36,7 @@ export class Bench {
       space: this.space,
       ids: options.ids ?? GUEST_IDS,
       observer: (report) => this.reports.push(report),
+      retryLater: (attempt) => void this.retries.push(attempt),
     });
     this.guest = new ScriptedGuest(this.accelerator);
     this.accelerator.connect(this.guest);

@@ -67,6 +67,7 @@ export class QemuMachine {
       interrupts: this.#interrupts,
       scheduler: this.#scheduler,
       observer: (reconcile) => this.#reconciled(reconcile),
+      later: (milliseconds, task) => this.loop.after(milliseconds, task),
     });
     this.#ram = new GuestRam(sys, memory, (text) => this.#problem(text), {
       added: (address, bytes) => this.#mapRam(address, bytes),
