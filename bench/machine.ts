@@ -17,7 +17,7 @@ import {
 } from '../test/support/tables.ts';
 
 const RAM = 0xc000_0000;
-const RAM_SIZE = 256 * 2 ** 20;
+const RAM_SIZE = 16 * 2 ** 20;
 const COMMANDS = 2 ** 11;
 const EVENTS = 2 ** 11;
 /** First address that is mapped, in steps of a page. */

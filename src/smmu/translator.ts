@@ -237,6 +237,8 @@ export class Translator {
     context.floor = tlb.floor(context.kind, context.vmid, context.s1.ASID, false);
     context.globalFloor = tlb.floor(context.kind, context.vmid, context.s1.ASID, true);
     context.tlbChanges = tlb.changes;
+    // No entry is as young as this. A context that was read for a look is not used again.
+    if (this.#dry) context.floor = context.globalFloor = Number.MAX_SAFE_INTEGER;
   }
 
   /** Applies PRIVCFG and INSTCFG (13.1.4). @returns the PERM bit that the access needs */
