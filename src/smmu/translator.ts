@@ -238,7 +238,7 @@ export class Translator {
     context.globalFloor = tlb.floor(context.kind, context.vmid, context.s1.ASID, true);
     context.tlbChanges = tlb.changes;
     // No entry is as young as this. A context that was read for a look is not used again.
-    if (this.#dry) context.floor = context.globalFloor = Number.MAX_SAFE_INTEGER;
+    if (this.#dry) context.floor = context.globalFloor = 0x7fff_ffff;
   }
 
   /** Applies PRIVCFG and INSTCFG (13.1.4). @returns the PERM bit that the access needs */
