@@ -15,6 +15,7 @@ export {
 
 export { Smmu, type SmmuOptions } from './smmu/smmu.ts';
 export * from './smmu/identification.ts';
+export * from './smmu/page-request.ts';
 export * from './smmu/ports.ts';
 export * from './smmu/transaction.ts';
 

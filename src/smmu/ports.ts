@@ -55,7 +55,10 @@ export interface StreamBackend {
   eventQueueChanged(): void;
 }
 
-/** Where CMD_PRI_RESP goes: the endpoints that sent page requests (4.5.2). Ignored without one. */
+/**
+ * Where answers to page requests go: the endpoints that sent them. They come from CMD_PRI_RESP (4.5.2), and from the
+ * SMMU itself where the PRI queue takes no request (8.1, 8.2). Ignored without one.
+ */
 export interface PageResponsePort {
   /** @param response a value of PRI_RESP in spec/commands.ts. */
   respond(sid: number, ssv: boolean, ssid: number, prgIndex: number, response: number): void;

@@ -6,11 +6,12 @@
 import type { Memory } from '../memory/memory.ts';
 import { EVENT_RECORD, EVENT_TYPE } from '../spec/events.ts';
 import { MAX_LOG2_QUEUE_SIZE } from '../spec/queues.ts';
-import { CR0, EVENTQ_PROD, GBPA, GERROR, IDR1, INTERFACE_SIZE, OFFSET } from '../spec/registers.ts';
+import { CR0, GBPA, GERROR, INTERFACE_SIZE, OFFSET } from '../spec/registers.ts';
 import { CommandQueue } from './command-queue.ts';
 import { EventQueue } from './event-queue.ts';
-import { maxStreamId, outputAddressBits, type IdRegisters } from './identification.ts';
+import { maxStreamId, type IdRegisters } from './identification.ts';
 import { Interrupts } from './interrupts.ts';
+import type { PageRequest, PageRequestStatus } from './page-request.ts';
 import {
   EVENT,
   NO_BACKEND,
@@ -21,7 +22,7 @@ import {
   type StreamBackend,
   type Trace,
 } from './ports.ts';
-import { Queue } from './queue.ts';
+import { PriQueue } from './pri-queue.ts';
 import { RegisterFile, wordOf } from './register-file.ts';
 import type { Outcome, Transaction, Translation } from './transaction.ts';
 import { Translator } from './translator.ts';
@@ -45,7 +46,7 @@ export interface SmmuOptions {
   readonly interrupts: InterruptPort;
   /** Who moves the DMA of streams that the device does not translate itself; nobody if absent. */
   readonly backend?: StreamBackend;
-  /** Takes the answers of CMD_PRI_RESP. */
+  /** Takes the answers to page requests: CMD_PRI_RESP, and what the SMMU answers by itself. */
   readonly responses?: PageResponsePort;
   /** Learns what became of stalled transactions; without it nothing stalls. */
   readonly stalls?: StallPort;
@@ -69,7 +70,7 @@ export class Smmu {
   readonly #interrupts: Interrupts;
   readonly #events: EventQueue;
   readonly #commands: CommandQueue;
-  readonly #priq: Queue;
+  readonly #priq: PriQueue;
   readonly #translator: Translator;
   readonly #backend: StreamBackend;
   readonly #defer: (() => void) | undefined;
@@ -102,8 +103,15 @@ export class Smmu {
       options.responses,
       trace,
     );
-    this.#priq = new Queue(4, IDR1.PRIQS.of(ids.IDR1), outputAddressBits(ids));
-    this.#rebasePriq();
+    this.#priq = new PriQueue(ids, {
+      registers: this.#file,
+      memory,
+      interrupts: this.#interrupts,
+      responses: options.responses,
+      lookupSte: (sid, into) => this.#translator.lookupSte(sid, into),
+      record: (words) => void this.#recordOwn(words),
+      trace,
+    });
   }
 
   get smmuEnabled(): boolean {
@@ -194,6 +202,14 @@ export class Smmu {
   }
 
   /**
+   * Takes a PRI message of an endpoint. What the architecture answers by itself has gone to the response port when this
+   * returns; from inside that call no other request may be sent.
+   */
+  pageRequest(request: PageRequest): PageRequestStatus {
+    return this.#priq.receive(request);
+  }
+
+  /**
    * Shows each step that a transaction would take now, with the tables as they are: past all caches, no event is
    * recorded, nothing stalls and no table is written.
    */
@@ -216,7 +232,7 @@ export class Smmu {
     this.#translator.reset();
     this.#commands.reset();
     this.#events.rebase();
-    this.#rebasePriq();
+    this.#priq.rebase();
     this.#deferred = false;
     this.#backend.streamsChanged(0, this.#maxSid);
     this.#backend.eventQueueChanged();
@@ -262,7 +278,7 @@ export class Smmu {
         break;
       case OFFSET.PRIQ_BASE:
       case OFFSET.PRIQ_BASE + 4:
-        this.#rebasePriq();
+        this.#priq.rebase();
         break;
       case OFFSET.EVENTQ_PROD:
       case OFFSET.EVENTQ_PROD & 0xffff:
@@ -274,7 +290,7 @@ export class Smmu {
         break;
       case OFFSET.PRIQ_PROD:
       case OFFSET.PRIQ_PROD & 0xffff:
-        this.#truncatePriq();
+        this.#priq.truncate();
         break;
       default:
     }
@@ -320,16 +336,6 @@ export class Smmu {
     const status = this.#events.record(words);
     if (status === EVENT.Full && !isStall(words)) this.#events.overflowed();
     return status;
-  }
-
-  #rebasePriq(): void {
-    this.#priq.rebase(this.registers, wordOf(OFFSET.PRIQ_BASE));
-    this.#truncatePriq();
-  }
-
-  /** 6.3.97: bits of the index that the SMMU owns read as zero above its wrap flag. */
-  #truncatePriq(): void {
-    this.page1[wordOf(OFFSET.PRIQ_PROD)] &= EVENTQ_PROD.OVFLG.inPlace | this.#priq.pointerMask;
   }
 }
 
