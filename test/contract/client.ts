@@ -59,7 +59,10 @@ export class Client {
 }
 
 /** 64-bit words as little-endian bytes. */
-export function words64(...words: readonly bigint[]): Uint8Array {
+export const words64 = (...words: readonly bigint[]): Uint8Array => bytesOf(words);
+
+/** As {@link words64}, for any number of words. */
+export function bytesOf(words: readonly bigint[]): Uint8Array {
   const bytes = new Uint8Array(words.length * 8);
   const view = new DataView(bytes.buffer);
   for (const [i, word] of words.entries()) view.setBigUint64(i * 8, BigInt.asUintN(64, word), true);

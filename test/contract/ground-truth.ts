@@ -9,7 +9,7 @@ import { iommu_hw_info_arm_smmuv3 } from '../../src/iommufd/uapi/hw-info.ts';
 import * as uapi from '../../src/iommufd/uapi/iommufd.ts';
 import type { Ioctl, Members, Values } from '../../src/iommufd/uapi/struct.ts';
 import * as vfio from '../../src/iommufd/uapi/vfio.ts';
-import { Client, words64, type Answer } from './client.ts';
+import { bytesOf, Client, words64, type Answer } from './client.ts';
 import { Guest, GUEST, IPA_HOLE, RAM_BASE, STE } from './guest.ts';
 import { BAD_POINTER, type Rig } from './rig.ts';
 import { resultText, TestDevice } from './test-device.ts';
@@ -423,7 +423,7 @@ export class GroundTruth {
 
   #invalidate(commands: readonly (readonly [bigint, bigint])[], show = true): void {
     const values = { entry_len: 16, entry_num: commands.length };
-    this.#invalidateBytes(words64(...commands.flat()), values, show ? commands[0] : undefined);
+    this.#invalidateBytes(bytesOf(commands.flat()), values, show ? commands[0] : undefined);
   }
 
   #invalidateBytes(

@@ -125,9 +125,20 @@ export function ioasContract(makeRig: MakeRig): void {
     });
   });
 
-  it('IOAS_MAP_FILE takes no descriptor that is not a file of memory', () => {
+  it('IOAS_MAP_FILE finds that a file holds no memory when there is a domain to show it in', () => {
     const { vm, ioas } = withIoas();
+    const values = { flags: 6, ioas_id: ioas, length: PAGE, fd: vm.iommufd };
+    expect(vm.must(uapi.IOMMU_IOAS_MAP_FILE, values).iova).toBe(PAGE);
+    expect(vm.result(uapi.IOMMU_IOAS_MAP_FILE, { ...values, flags: 7, iova: PAGE })).toBe('EEXIST');
+    const { id } = vm.bind();
+    expect(vm.result(uapi.IOMMU_HWPT_ALLOC, { flags: 1, dev_id: id, pt_id: ioas })).toBe('EINVAL');
+    expect(vm.unmap(ioas, PAGE, PAGE).result).toBe('OK');
+  });
+
+  it('IOAS_MAP_FILE takes no descriptor that is not a file of memory', () => {
+    const { vm, ioas } = withDomain();
     const values = { flags: 6, ioas_id: ioas, length: PAGE };
+    expect(vm.result(uapi.IOMMU_IOAS_MAP_FILE, { ...values, length: 0n, fd: -1 })).toBe('EINVAL');
     expect(vm.result(uapi.IOMMU_IOAS_MAP_FILE, { ...values, fd: 999 })).toBe('EBADF');
     expect(vm.result(uapi.IOMMU_IOAS_MAP_FILE, { ...values, fd: -1 })).toBe('EBADF');
     expect(vm.result(uapi.IOMMU_IOAS_MAP_FILE, { ...values, fd: vm.iommufd })).toBe('EINVAL');
@@ -307,6 +318,8 @@ export function ioasContract(makeRig: MakeRig): void {
     const { vm, ioas } = withIoas();
     expect(vm.result(uapi.IOMMU_IOAS_CHANGE_PROCESS, { __reserved: 1 })).toBe('EOPNOTSUPP');
     expect(vm.result(uapi.IOMMU_IOAS_CHANGE_PROCESS)).toBe('OK');
+    vm.must(uapi.IOMMU_IOAS_MAP_FILE, { flags: 6, ioas_id: ioas, length: PAGE, fd: vm.iommufd });
+    expect(vm.result(uapi.IOMMU_IOAS_CHANGE_PROCESS)).toBe('OK');
     vm.map(ioas);
     expect(vm.result(uapi.IOMMU_IOAS_CHANGE_PROCESS)).toBe('EINVAL');
   });
@@ -318,7 +331,17 @@ export function ioasContract(makeRig: MakeRig): void {
     expect(vm.result(uapi.IOMMU_HWPT_SET_DIRTY_TRACKING, { hwpt_id: hwpt, flags: 1 })).toBe('EOPNOTSUPP');
     expect(vm.result(uapi.IOMMU_HWPT_GET_DIRTY_BITMAP, { hwpt_id: ioas })).toBe('ENOENT');
     expect(vm.result(uapi.IOMMU_HWPT_GET_DIRTY_BITMAP, { hwpt_id: hwpt, __reserved: 1 })).toBe('EOPNOTSUPP');
-    expect(vm.result(uapi.IOMMU_HWPT_GET_DIRTY_BITMAP, { hwpt_id: hwpt })).toBe('EOPNOTSUPP');
+    const bitmap = { hwpt_id: hwpt, length: PAGE, page_size: PAGE };
+    for (const [values, result] of [
+      [{}, 'EOPNOTSUPP'],
+      [{ length: 0n }, 'EINVAL'],
+      [{ length: 0x800n }, 'EINVAL'],
+      [{ iova: 0x800n }, 'EINVAL'],
+      [{ page_size: 0n }, 'EINVAL'],
+      [{ page_size: 2n * PAGE }, 'EINVAL'],
+      [{ iova: U64_MAX, length: 2n }, 'EOVERFLOW'],
+    ] as const)
+      expect(vm.result(uapi.IOMMU_HWPT_GET_DIRTY_BITMAP, { ...bitmap, ...values })).toBe(result);
     expect(vm.result(uapi.IOMMU_IOAS_NOIOMMU_GET_PA)).toBe('EOPNOTSUPP');
   });
 

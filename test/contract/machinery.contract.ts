@@ -3,6 +3,7 @@
 import { describe, expect, it } from 'vitest';
 import { ERRNO } from '../../src/iommufd/uapi/errno.ts';
 import * as uapi from '../../src/iommufd/uapi/iommufd.ts';
+import { words64 } from './client.ts';
 import { BAD_POINTER, type MakeRig } from './rig.ts';
 import { nestedVm, Vm } from './vm.ts';
 
@@ -37,6 +38,22 @@ export function machineryContract(makeRig: MakeRig): void {
       expect(second).toBe(first + 1);
       kernel.close(first);
       expect(kernel.eventfd()).toBe(first);
+    });
+  });
+
+  describe('an eventfd', () => {
+    it('counts what is written until it is read', () => {
+      const { kernel, write, poll } = makeRig();
+      const fd = kernel.eventfd();
+      const add = (value: bigint): number => write(fd, words64(value));
+      const bytes = new Uint8Array(8);
+      expect([kernel.read(fd, bytes), poll(fd)]).toEqual([-ERRNO.EAGAIN, 4]);
+      expect([add(2n), add(3n), poll(fd)]).toEqual([8, 8, 5]);
+      expect(kernel.read(fd, bytes.subarray(0, 7))).toBe(-ERRNO.EINVAL);
+      expect([kernel.read(fd, bytes), bytes[0]]).toEqual([8, 5]);
+      expect(write(fd, new Uint8Array(7))).toBe(-ERRNO.EINVAL);
+      expect(add(0xffff_ffff_ffff_ffffn)).toBe(-ERRNO.EINVAL);
+      expect([add(0xffff_ffff_ffff_fffen), add(1n)]).toEqual([8, -ERRNO.EAGAIN]);
     });
   });
 

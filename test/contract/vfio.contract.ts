@@ -120,8 +120,20 @@ export function vfioContract(makeRig: MakeRig): void {
 
     it('ENOTTY is the answer to what does not exist', () => {
       const { kernel, fd } = withDevice();
-      for (const request of [0x3b64, 0x3b75, 0x3bff])
+      for (const request of [0x3b64, 0x3bff])
         expect(kernel.ioctl(fd, request, new Uint8Array(64))).toBe(ERRNO.ENOTTY);
+    });
+
+    it.each([
+      ['short', 7, 0, 'EINVAL'],
+      ['with an unknown flag', 8, 1 << 19, 'EINVAL'],
+      ['to read and write at once', 8, (1 << 16) | (1 << 17), 'EINVAL'],
+      ['to probe reading and writing of what is not there', 8, (7 << 16) | 0xffff, 'ENOTTY'],
+      ['to read what is not there', 8, (1 << 16) | 0xffff, 'ENOTTY'],
+      ['to read the state of a migration', 8, (1 << 16) | 1, 'ENOTTY'],
+    ])('a feature is refused %s', (_, argsz, flags, result) => {
+      const { ask } = withDevice();
+      expect(ask(vfio.VFIO_DEVICE_FEATURE, { flags }, argsz).result).toBe(result);
     });
   });
 

@@ -63,6 +63,8 @@ export class VfioFile extends OpenFile {
           (fd) => this.#ports.file(fd),
           () => this.#placeDoorbell(),
         );
+      case vfio.VFIO_DEVICE_FEATURE.request:
+        return feature(arg);
       case vfio.VFIO_DEVICE_RESET.request:
         this.slot.function.reset();
         return 0;
@@ -203,6 +205,23 @@ function detach(device: BoundDevice, arg: Uint8Array): Errno {
   if (ioctl.decode(arg).flags !== 0) return ERRNO.EINVAL;
   device.detach();
   return 0;
+}
+
+/** No feature is there: no migration, no power states, no dma-bufs. */
+function feature(arg: Uint8Array): Errno {
+  const ioctl = vfio.VFIO_DEVICE_FEATURE;
+  const bad = checkArgsz(ioctl, arg);
+  if (bad !== 0) return bad;
+  const { flags } = ioctl.decode(arg);
+  const {
+    VFIO_DEVICE_FEATURE_GET: get,
+    VFIO_DEVICE_FEATURE_SET: set,
+    VFIO_DEVICE_FEATURE_PROBE: probe,
+  } = vfio;
+  if ((flags & ~(vfio.VFIO_DEVICE_FEATURE_MASK | get | set | probe)) !== 0) return ERRNO.EINVAL;
+  // Both at once makes sense only to ask whether they would work.
+  if ((flags & (get | set | probe)) === (get | set)) return ERRNO.EINVAL;
+  return ERRNO.ENOTTY;
 }
 
 /** VFIO looks at the members up to the least size, and at later ones only if a flag says that they are there. */

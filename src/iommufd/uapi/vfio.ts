@@ -85,6 +85,12 @@ export const VFIO_DEVICE_FEATURE = new Ioctl('VFIO_DEVICE_FEATURE', 0x3b75, 'vfi
   flags: u32(4),
 });
 
+/** Which feature. */
+export const VFIO_DEVICE_FEATURE_MASK = 0xffff;
+export const VFIO_DEVICE_FEATURE_GET = 1 << 16;
+export const VFIO_DEVICE_FEATURE_SET = 1 << 17;
+export const VFIO_DEVICE_FEATURE_PROBE = 1 << 18;
+
 export const VFIO_DEVICE_BIND_IOMMUFD = new Ioctl(
   'VFIO_DEVICE_BIND_IOMMUFD',
   0x3b76,

@@ -25,8 +25,11 @@ import { BoundDevice } from './bound-device.ts';
 import type { Command, IommufdContext } from './context.ts';
 import { FaultQueue } from './fault-queue.ts';
 import { HwptNested, HwptPaging, type Hwpt } from './hwpt.ts';
-import { Ioas } from './ioas.ts';
+import { Ioas, U64_MAX } from './ioas.ts';
 import { Viommu } from './viommu.ts';
+
+/** The largest piece of memory that a kernel with 4 KiB pages gives itself. */
+const KMALLOC_MAX_SIZE = 4 << 20;
 
 type AllocValues = Values<typeof IOMMU_HWPT_ALLOC.members>;
 
@@ -117,9 +120,11 @@ function invalidate(
   )
     return fail(ERRNO.EINVAL);
   const target = context.objects.get(values.hwpt_id);
+  if (target === undefined) return fail(ERRNO.ENOENT);
   if (target instanceof HwptNested) return fail(ERRNO.EOPNOTSUPP);
-  if (target instanceof HwptPaging) return fail(ERRNO.EINVAL);
-  if (!(target instanceof Viommu)) return fail(ERRNO.ENOENT);
+  if (!(target instanceof Viommu)) return fail(ERRNO.EINVAL);
+  // The driver has all commands in one piece of memory first, and says nothing of how many it did if there is none.
+  if (count * COMMAND_SIZE > KMALLOC_MAX_SIZE) return { done: count, errno: ERRNO.ENOMEM };
   if (values.data_type !== IOMMU_VIOMMU_INVALIDATE_DATA_ARM_SMMUV3 || count === 0) return fail(ERRNO.EINVAL);
   const words = new Uint32Array(count * COMMAND_WORDS);
   const copied = copyCommands(context, values, words);
@@ -159,5 +164,13 @@ export function getDirtyBitmap({
   values,
 }: Command<typeof IOMMU_HWPT_GET_DIRTY_BITMAP.members>): Errno {
   if ((values.flags & ~1) !== 0 || values.__reserved !== 0) return ERRNO.EOPNOTSUPP;
-  return context.find(values.hwpt_id, HwptPaging) === undefined ? ERRNO.ENOENT : ERRNO.EOPNOTSUPP;
+  const hwpt = context.find(values.hwpt_id, HwptPaging);
+  if (hwpt === undefined) return ERRNO.ENOENT;
+  // The range is looked at before it is found that no SMMU here tells dirty pages.
+  const { iova, length, page_size: page } = values;
+  if (length === 0n) return ERRNO.EINVAL;
+  if (iova + length - 1n > U64_MAX) return ERRNO.EOVERFLOW;
+  const mask = hwpt.ioas.alignment - 1n;
+  if (((iova | (iova + length)) & mask) !== 0n || page === 0n) return ERRNO.EINVAL;
+  return ((iova | (iova + length)) & (page - 1n)) === 0n ? ERRNO.EOPNOTSUPP : ERRNO.EINVAL;
 }

@@ -83,13 +83,22 @@ export function mapIoas(command: Command<typeof IOMMU_IOAS_MAP.members>): Errno 
   return typeof iova === 'number' ? iova : command.respond({ iova });
 }
 
-/** There are no memfds and no dma-bufs here: a descriptor that is open is of another kind. */
-export function mapFile({ context, values }: Command<typeof IOMMU_IOAS_MAP_FILE.members>): Errno {
+/** There are no memfds and no dma-bufs here. Any open file will do until its pages are needed. */
+export function mapFile(command: Command<typeof IOMMU_IOAS_MAP_FILE.members>): Errno {
+  const { context, values } = command;
   if ((values.flags & ~MAP_FLAGS) !== 0) return ERRNO.EOPNOTSUPP;
   if (values.iova === U64_MAX || values.length === U64_MAX) return ERRNO.EOVERFLOW;
-  if ((values.flags & (IOMMU_IOAS_MAP_READABLE | IOMMU_IOAS_MAP_WRITEABLE)) === 0) return ERRNO.EINVAL;
-  if (context.find(values.ioas_id, Ioas) === undefined) return ERRNO.ENOENT;
-  return context.ports.isOpen(values.fd) ? ERRNO.EINVAL : ERRNO.EBADF;
+  const read = (values.flags & IOMMU_IOAS_MAP_READABLE) !== 0;
+  const write = (values.flags & IOMMU_IOAS_MAP_WRITEABLE) !== 0;
+  if (!read && !write) return ERRNO.EINVAL;
+  const ioas = context.find(values.ioas_id, Ioas);
+  if (ioas === undefined) return ERRNO.ENOENT;
+  if (values.length === 0n) return ERRNO.EINVAL;
+  if (values.start + values.length - 1n > U64_MAX) return ERRNO.EOVERFLOW;
+  if (!context.ports.isOpen(values.fd)) return ERRNO.EBADF;
+  const wanted = (values.flags & IOMMU_IOAS_MAP_FIXED_IOVA) !== 0 ? values.iova : undefined;
+  const iova = ioas.map(wanted, values.start, values.length, read, write, 'file');
+  return typeof iova === 'number' ? iova : command.respond({ iova });
 }
 
 export function unmapIoas(command: Command<typeof IOMMU_IOAS_UNMAP.members>): Errno {
@@ -148,7 +157,7 @@ export function vfioIoas(command: Command<typeof IOMMU_VFIO_IOAS.members>): Errn
 export function changeProcess({ context, values }: Command<typeof IOMMU_IOAS_CHANGE_PROCESS.members>): Errno {
   if (values.__reserved !== 0) return ERRNO.EOPNOTSUPP;
   for (const object of context.objects.all())
-    if (object instanceof Ioas && object.areas.length > 0) return ERRNO.EINVAL;
+    if (object instanceof Ioas && object.areas.some(({ source }) => source === 'user')) return ERRNO.EINVAL;
   return 0;
 }
 

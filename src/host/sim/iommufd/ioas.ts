@@ -20,9 +20,14 @@ interface Reserved extends IovaRange {
   readonly owner: object;
 }
 
+/** No file here holds memory, so that a mapping of one lasts only as long as nobody needs its pages. */
+export type AreaSource = 'user' | 'file';
+
 /** A mapping. Its memory is found and pinned when there is a domain to show it in. */
 export interface Area extends IovaRange {
+  /** Address of user memory, or offset in a file. */
   readonly userVa: bigint;
+  readonly source: AreaSource;
   readonly read: boolean;
   readonly write: boolean;
   pinned: { readonly bytes: Uint8Array; readonly pa: number } | undefined;
@@ -99,7 +104,7 @@ export class Ioas extends KernelObject {
 
   /**
    * Shows all mappings in a domain, now and later.
-   * @returns 0; EADDRINUSE if mappings do not fit it; EFAULT if their memory is not there.
+   * @returns 0; EADDRINUSE if mappings do not fit it; EFAULT if their memory is not there, EINVAL if their file has none.
    */
   addDomain(domain: PagingDomain): Errno {
     const alignment = BigInt(domain.pageSize);
@@ -112,10 +117,11 @@ export class Ioas extends KernelObject {
     const errno = this.reserve(beyond, domain);
     if (errno !== 0) return errno;
     for (const area of this.#areas) {
-      if (this.#pin(area)) continue;
+      const failed = this.#pin(area);
+      if (failed === 0) continue;
       this.unreserve(domain);
       this.#unpinIfUnused();
-      return ERRNO.EFAULT;
+      return failed;
     }
     if (alignment > this.alignment) this.alignment = alignment;
     this.#domains.add(domain);
@@ -144,6 +150,7 @@ export class Ioas extends KernelObject {
     length: bigint,
     read: boolean,
     write: boolean,
+    source: AreaSource = 'user',
   ): bigint | Errno {
     if (length === 0n) return ERRNO.EINVAL;
     if (userVa + length - 1n > U64_MAX) return ERRNO.EOVERFLOW;
@@ -153,11 +160,14 @@ export class Ioas extends KernelObject {
     if (((start | length | userVa) & mask) !== 0n) return ERRNO.EINVAL;
     const last = start + length - 1n;
     if (last > U64_MAX) return ERRNO.EOVERFLOW;
-    const area: Area = { start, last, userVa, read, write, pinned: undefined };
+    const area: Area = { start, last, userVa, source, read, write, pinned: undefined };
     if (this.#reserved.some((reserved) => overlap(reserved, area))) return ERRNO.EINVAL;
     const at = this.#indexFrom(start);
     if (at < this.#areas.length && overlap(this.#areas[at], area)) return ERRNO.EEXIST;
-    if (this.#domains.size > 0 && !this.#pin(area)) return ERRNO.EFAULT;
+    if (this.#domains.size > 0) {
+      const failed = this.#pin(area);
+      if (failed !== 0) return failed;
+    }
     this.#areas.splice(at, 0, area);
     for (const domain of this.#domains) this.#show(area, domain);
     return start;
@@ -243,14 +253,16 @@ export class Ioas extends KernelObject {
     return ERRNO.ENOSPC;
   }
 
-  #pin(area: Area): boolean {
-    if (area.pinned !== undefined) return true;
+  /** @returns 0, or why its memory cannot be used. */
+  #pin(area: Area): Errno {
+    if (area.pinned !== undefined) return 0;
+    if (area.source === 'file') return ERRNO.EINVAL;
     const range = this.#ports.user.find(area.userVa, area.last - area.start + 1n);
     // Pages can be pinned only where the buffer starts at a multiple of 8 of its backing store.
-    if (range === undefined || range.bytes.byteOffset % 8 !== 0) return false;
+    if (range === undefined || range.bytes.byteOffset % 8 !== 0) return ERRNO.EFAULT;
     const pa = this.#ports.memory.pin(range.bytes) + range.offset;
     area.pinned = { bytes: range.bytes, pa };
-    return true;
+    return 0;
   }
 
   #unpin(area: Area): void {
