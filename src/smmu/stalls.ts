@@ -13,6 +13,8 @@ class Stalled {
   waiting = false;
   /** Its record could not be written yet. */
   unrecorded = false;
+  /** Something was invalidated since: its record may not be written any more. */
+  stale = false;
 }
 
 /** The stalled transactions by STAG (3.12.2). Objects are made when first needed and reused. */
@@ -46,6 +48,7 @@ export class Stalls {
     event.stalled(stag);
     stalled.words.set(event.words);
     stalled.waiting = true;
+    stalled.stale = false;
     this.count += 1;
     stalled.unrecorded = this.#record(stalled.words) !== EVENT.Queued;
     if (stalled.unrecorded) this.#unrecorded += 1;
@@ -77,11 +80,28 @@ export class Stalls {
     return stalled.waiting ? stalled.transaction.sid : -1;
   }
 
-  /** Writes the records that were kept, as far as there is room. */
-  recordKept(): void {
+  /**
+   * Configuration or translations were invalidated. A record that was not written by now may tell of what they were
+   * before, which must not appear behind the CMD_SYNC (4.7.3). Which transactions are affected is not worked out: any
+   * may be tried again instead of being recorded (3.12.2).
+   */
+  invalidated(): void {
+    if (this.#unrecorded === 0) return;
+    for (const stalled of this.#slots) if (stalled.waiting && stalled.unrecorded) stalled.stale = true;
+  }
+
+  /**
+   * Writes the records that were kept, as far as there is room.
+   * @param retry releases the transaction of this name and tries it again: its record is stale
+   */
+  recordKept(retry: (sid: number, stag: number) => void): void {
     for (let stag = 0; this.#unrecorded > 0 && stag < this.#slots.length; stag++) {
       const stalled = this.#slots[stag];
       if (!stalled.waiting || !stalled.unrecorded) continue;
+      if (stalled.stale) {
+        retry(stalled.transaction.sid, stag);
+        continue;
+      }
       if (this.#record(stalled.words) !== EVENT.Queued) return;
       stalled.unrecorded = false;
       this.#unrecorded -= 1;

@@ -68,6 +68,7 @@ export class Translator {
   readonly #retried = new Translation();
   /** Look only: past all caches, without events and without writing anything. */
   #dry = false;
+  readonly #retry = (sid: number, stag: number): void => this.resume(sid, stag, true, false);
   /** PnU and InD of the last {@link #override}. */
   #privileged = false;
   #instruction = false;
@@ -140,6 +141,7 @@ export class Translator {
   /** Carries out one legal CFGI_* or TLBI_* command of four words at words[at]. */
   invalidate(words: Uint32Array, at: number): void {
     this.#invalidation.carryOut(words, at);
+    this.#stalls.invalidated();
   }
 
   /** Drops all caches and aborts stalled transactions. */
@@ -402,8 +404,11 @@ export class Translator {
     }
   }
 
-  /** The event queue takes records again: those of stalled transactions were kept (7.2.1). */
+  /**
+   * The event queue takes records again: those of stalled transactions were kept (7.2.1). Where something was invalidated
+   * in between, the transaction is tried again instead, and what comes of it is recorded (4.7.3).
+   */
   eventQueueWritable(): void {
-    this.#stalls.recordKept();
+    this.#stalls.recordKept(this.#retry);
   }
 }

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { identify, QEMU_LIKE } from '../../src/smmu/identification.ts';
 import { OUTCOME, Transaction, Translation } from '../../src/smmu/transaction.ts';
-import { Device, RAM, record } from '../support/smmu-device.ts';
+import { type Command, Device, NSNH_ALL, RAM, SYNC, record } from '../support/smmu-device.ts';
 
 const STALLS = identify(QEMU_LIKE, { STALL_MODEL: 0, STALL_MAX: 2 });
 const STRTAB = RAM + 0x3_0000;
@@ -82,6 +82,78 @@ describe('the record of a stalled transaction', () => {
     device.write(0x20, 0b1101);
     expect(device.read(PROD)).toBe(0);
     device.write(0x64, 4);
+    expect(device.read(PROD)).toBe(1);
+  });
+});
+
+describe('the kept record of a stalled transaction, once something was invalidated (4.7.3)', () => {
+  const TLBI_CFGI: [Command, Command][] = [
+    [NSNH_ALL, SYNC],
+    [[0x03, 0, 1, 0], SYNC],
+  ];
+
+  /** A device with a stalled transaction whose record is kept, for the queue is full. */
+  function kept(): StallingDevice {
+    const device = new StallingDevice();
+    device.smmu.recordEvent(record(1));
+    device.smmu.recordEvent(record(2));
+    expect(device.fault()).toBe(OUTCOME.Stalled);
+    return device;
+  }
+  const word = (address: number): number => (address - RAM) / 4;
+  /** Makes room for both records. */
+  const drain = (device: StallingDevice): void => device.write(CONS, 2);
+
+  it.each(TLBI_CFGI)(
+    'is never written: the transaction is tried again, and here it ends well',
+    (...commands) => {
+      const device = kept();
+      // A block of 1 GiB: AF, unprivileged, writable.
+      device.ram[word(TABLE)] = 0x4000_0000 | (1 << 10) | (1 << 6) | 1;
+      device.submit(...commands);
+      expect(device.resolved).toEqual([]);
+      drain(device);
+      expect(device.resolved).toEqual([[0, OUTCOME.Ok]]);
+      expect(device.read(PROD)).toBe(2);
+    },
+  );
+
+  it('is replaced by what the new configuration makes of it', () => {
+    const device = kept();
+    device.ram[word(STRTAB)] = 0;
+    device.submit([0x03, 0, 1, 0], SYNC);
+    drain(device);
+    expect(device.resolved).toEqual([[0, OUTCOME.Abort]]);
+    expect(device.read(PROD)).toBe(3);
+    expect(device.event(0)).toBe(0x04);
+  });
+
+  it('is replaced by a new one if the transaction stalls again', () => {
+    const device = kept();
+    device.submit(NSNH_ALL, SYNC);
+    drain(device);
+    expect(device.resolved).toEqual([[0, OUTCOME.Stalled]]);
+    expect(device.read(PROD)).toBe(3);
+    expect(device.event(0, 2) >>> 31).toBe(1);
+    drain(device);
+    expect(device.read(PROD)).toBe(3);
+  });
+
+  it('is written all the same if nothing was invalidated', () => {
+    const device = kept();
+    device.ram[word(TABLE)] = 0x4000_0000 | (1 << 10) | (1 << 6) | 1;
+    device.submit(SYNC);
+    drain(device);
+    expect(device.resolved).toEqual([]);
+    expect(device.event(0) & 0xff).toBe(0x10);
+  });
+
+  it('does not concern transactions whose record was written before', () => {
+    const device = new StallingDevice();
+    device.fault();
+    device.submit(NSNH_ALL, SYNC);
+    drain(device);
+    expect(device.resolved).toEqual([]);
     expect(device.read(PROD)).toBe(1);
   });
 });
