@@ -44,6 +44,8 @@ export interface GuestSmmu extends EventSink {
 export interface AcceleratorOptions {
   /** Guest RAM on the host; shared by the accelerators of a machine. */
   readonly space: AddressSpace;
+  /** What to call it, when a machine has several. */
+  readonly name?: string;
   /** What the guest is told; true on every host device that is plugged. */
   readonly ids: IdRegisters;
   /** Told of every reconcile after it is done. */
@@ -99,7 +101,7 @@ export class Accelerator implements StreamBackend {
   #outdated = false;
   readonly #ste = new Uint32Array(STE_WORDS);
 
-  constructor({ space, ids, observer, retryLater }: AcceleratorOptions) {
+  constructor({ space, ids, observer, retryLater, name }: AcceleratorOptions) {
     this.#space = space;
     this.#retryLater = retryLater;
     this.#ids = ids;
@@ -112,7 +114,7 @@ export class Accelerator implements StreamBackend {
       },
       { rename: (words) => this.#rename(words), turned: (empty) => this.#turned(empty) },
     );
-    this.#actual = new Actual(space, this.#bridge);
+    this.#actual = new Actual(space, this.#bridge, name);
     this.#actual.tripwireMoved = () => this.#run('RAM comes to the page of zeros');
     const limits = {
       ril: IDR3.RIL.of(ids.IDR3) !== 0,
@@ -175,6 +177,9 @@ export class Accelerator implements StreamBackend {
     if (plugged === undefined || plugged.sid === sid) return;
     plugged.sid = sid;
     plugged.steStatus = undefined;
+    // Behind those that have theirs longer: if two have the same for a moment, it stays with its owner.
+    this.#plugged.delete(name);
+    this.#plugged.set(name, plugged);
     this.#run(`${name} has ${sid === undefined ? 'no StreamID' : `StreamID 0x${sid.toString(16)}`}`);
   }
 
@@ -270,11 +275,21 @@ export class Accelerator implements StreamBackend {
     const { failures } = this.#actual;
     const wanted = this.#desired.streams.find(({ name }) => name === stream.name);
     if (stream.table !== undefined && stream.vdevice?.vsid === wanted?.vsid) return undefined;
-    return (
+    const failure =
       failures.get(`device ${stream.name}`) ??
       failures.get('foundation') ??
-      new HostError('EIO', 'plug', 'the host has no place for the device.')
+      new HostError('EIO', 'plug', 'the host has no place for the device.');
+    return failure.code === 'EINVAL' ? this.#withDirections(failure, stream) : failure;
+  }
+
+  /** Names the virtual SMMU of this machine that is on the device's physical SMMU, if there is one. */
+  #withDirections(failure: HostError, stream: ActualStream): HostError {
+    const better = this.#space.users.find(
+      (user) => user !== this.#actual && user.wouldTake(stream.vfio.devid),
     );
+    if (better === undefined) return failure;
+    const hint = `Plug it into the virtual SMMU "${better.name}", which stands for the physical SMMU of this device.`;
+    return new HostError(failure.code, failure.operation, failure.reason, hint);
   }
 
   /** The vEVENTQ is as it should be. Called for each record that the guest consumes. */

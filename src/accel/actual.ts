@@ -1,14 +1,14 @@
 /** What exists on the host for one vSMMU. Only {@link import('./reconcile.ts')} changes it. */
 
-import type { HostError } from '../iommufd/errors.ts';
+import { HostError } from '../iommufd/errors.ts';
 import type { HostInfo } from '../iommufd/host-info.ts';
-import type { Hwpt } from '../iommufd/hwpt.ts';
+import { Hwpt } from '../iommufd/hwpt.ts';
 import type { Vdevice } from '../iommufd/vdevice.ts';
 import type { Veventq } from '../iommufd/veventq.ts';
 import type { VfioDevice } from '../iommufd/vfio-device.ts';
 import type { Viommu } from '../iommufd/viommu.ts';
 import type { AddressSpace, SpaceUser } from './address-space.ts';
-import type { DesiredQueue, Target } from './desired.ts';
+import { ABORT, type DesiredQueue, type Target } from './desired.ts';
 import { tripwire, type DueEvent } from './tripwire.ts';
 
 /** A nested page table of the vIOMMU. Streams with the same target share one. */
@@ -84,7 +84,10 @@ export class Actual implements SpaceUser {
   tripwireMoved: () => void = () => {};
   readonly #byVsid = new Map<number, ActualStream>();
 
-  constructor(space: AddressSpace, reader: QueueReader) {
+  readonly name: string;
+
+  constructor(space: AddressSpace, reader: QueueReader, name = 'vsmmu') {
+    this.name = name;
     this.space = space;
     this.reader = reader;
   }
@@ -99,6 +102,19 @@ export class Actual implements SpaceUser {
     if (stream.vdevice !== undefined) this.#byVsid.delete(stream.vdevice.vsid);
     if (vdevice !== undefined) this.#byVsid.set(vdevice.vsid, stream);
     stream.vdevice = vdevice;
+  }
+
+  /** The kernel tells nobody which SMMU a device is behind, but a nested table can only be made for one behind this. */
+  wouldTake(deviceId: number): boolean {
+    const { viommu } = this;
+    if (viommu === undefined) return false;
+    try {
+      Hwpt.allocNested(this.space.iommufd, deviceId, viommu.id, ABORT.ste).destroy();
+      return true;
+    } catch (error) {
+      if (!(error instanceof HostError)) throw error;
+      return false;
+    }
   }
 
   usesTripwire(gpa: number): boolean {

@@ -16,6 +16,9 @@ const TRIPWIRE_PLACES = [0x0810_0000, 0x07ff_0000, 0xffff_0000, 0x0001_0000];
 
 /** Who has the address space open. */
 export interface SpaceUser {
+  readonly name: string;
+  /** Whether a device of this iommufd is behind the physical SMMU that this user stands for. */
+  wouldTake(deviceId: number): boolean;
   /** RAM comes to where the page of zeros is: nothing may point there any more when this returns. */
   tripwireMoved(): void;
   /** Whether anything points to the page of zeros at this address. */
@@ -147,6 +150,11 @@ export class AddressSpace {
     this.#iommufd ??= Iommufd.open(this.caller.kernel, this.caller);
     this.#users.add(user);
     return this.#iommufd;
+  }
+
+  /** Who has it open. */
+  get users(): readonly SpaceUser[] {
+    return [...this.#users];
   }
 
   /** Whether nobody but this user has it open. */

@@ -11,6 +11,8 @@ export class HostError extends Error {
   readonly code: string;
   /** The ioctl or system call, or our own verb for a refusal after it succeeded: `'IOMMU_VIOMMU_ALLOC'`, `'plug'`. */
   readonly operation: string;
+  /** Why, as the rest of a sentence, where we know. */
+  readonly reason: string | undefined;
   /** What the reader may do about it, as a sentence. */
   readonly hint: string | undefined;
 
@@ -18,6 +20,7 @@ export class HostError extends Error {
     super(`${operation} failed (${code})${reason === undefined ? '.' : `: ${reason}`}`);
     this.code = code;
     this.operation = operation;
+    this.reason = reason;
     this.hint = hint;
   }
 

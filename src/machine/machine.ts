@@ -14,6 +14,7 @@ import type { Memory } from '../memory/memory.ts';
 import type { IdRegisters } from '../smmu/identification.ts';
 import type { InterruptPort, Trace } from '../smmu/ports.ts';
 import { Smmu } from '../smmu/smmu.ts';
+import { watchRemoval, type RemovalWatch } from './removal.ts';
 import type { Scheduler } from './scheduler.ts';
 
 export interface MachineOptions {
@@ -25,6 +26,15 @@ export interface MachineOptions {
   /** Told of every reconcile. */
   readonly observer?: (report: ReconcileReport) => void;
   readonly trace?: Trace;
+  /** What to call this virtual SMMU, when there are several. */
+  readonly name?: string;
+  /** Guest RAM of another machine that is the same guest's: one machine for each virtual SMMU. */
+  readonly space?: AddressSpace;
+  /**
+   * Told that the host wants a device back; it is unplugged when this returns. Without it nobody listens, and the host
+   * waits for an unplug.
+   */
+  readonly removed?: (name: string) => void;
   /** Runs a task after some milliseconds; without it what the host refuses is tried again only at the next change. */
   readonly later?: (milliseconds: number, task: () => void) => void;
 }
@@ -37,14 +47,22 @@ export class Machine {
   readonly memory: Memory;
   readonly smmu: Smmu;
   readonly accelerator: Accelerator;
-  readonly #space: AddressSpace;
+  /** Guest RAM on the host. */
+  readonly space: AddressSpace;
+  readonly #kernel: Kernel;
+  readonly #removed: ((name: string) => void) | undefined;
+  readonly #removals = new Map<string, RemovalWatch>();
 
-  constructor({ kernel, memory, ids, interrupts, scheduler, observer, trace, later }: MachineOptions) {
+  constructor(options: MachineOptions) {
+    const { kernel, memory, ids, interrupts, scheduler, observer, trace, later, name } = options;
     this.memory = memory;
-    this.#space = new AddressSpace(kernel);
+    this.space = options.space ?? new AddressSpace(kernel);
+    this.#kernel = kernel;
+    this.#removed = options.removed;
     this.accelerator = new Accelerator({
-      space: this.#space,
+      space: this.space,
       ids,
+      ...(name !== undefined && { name }),
       ...(observer !== undefined && { observer }),
       ...(later !== undefined && {
         retryLater: (attempt: number) =>
@@ -95,7 +113,7 @@ export class Machine {
 
   /** Ends what {@link mapRam} began: no device reaches this RAM any more. @throws HostError; it is then still mapped. */
   unmapRam(gpa: number): void {
-    this.#space.removeRam(gpa);
+    this.space.removeRam(gpa);
   }
 
   /**
@@ -105,11 +123,22 @@ export class Machine {
    * @throws HostError if it cannot be served; nothing is left of the attempt.
    */
   plug(name: string, path: string, sid: number): VfioDevice {
-    return this.accelerator.plug({ name, path, sid });
+    const device = this.accelerator.plug({ name, path, sid });
+    const removed = this.#removed;
+    if (removed === undefined) return device;
+    const asked = (): void => {
+      removed(name);
+      this.unplug(name);
+    };
+    const watch = watchRemoval(this.#kernel, device, asked);
+    if (watch !== undefined) this.#removals.set(name, watch);
+    return device;
   }
 
   /** Gives a device back to the host. */
   unplug(name: string): void {
+    this.#removals.get(name)?.stop();
+    this.#removals.delete(name);
     this.accelerator.unplug(name);
   }
 

@@ -73,7 +73,10 @@ export class BenchMachine {
   /** Interrupts reach the guest only while this is unset. */
   interruptsOff = false;
 
-  constructor(host: BenchHost, options: Partial<ReferenceGuestOptions> = {}) {
+  /** Devices that the host took away. */
+  readonly removed: string[] = [];
+
+  constructor(host: BenchHost, options: Partial<ReferenceGuestOptions> = {}, listens = false) {
     this.host = host;
     const memory = new Memory();
     this.machine = new Machine({
@@ -87,6 +90,12 @@ export class BenchMachine {
         writeMsi: (hi, lo, data) => memory.store32(hi, lo, data) === 0,
       },
       scheduler: host.scheduler,
+      ...(listens && {
+        removed: (name: string) => {
+          this.removed.push(name);
+          for (const index of this.plugged) if (nameOf(index) === name) this.plugged.delete(index);
+        },
+      }),
     });
     this.machine.addRam(RAM, host.ram);
     this.guest = new ReferenceGuest({

@@ -14,7 +14,6 @@ import { SmmuFunction } from '../../qemu/smmu-function.ts';
 import { SmmuInterrupts } from '../../qemu/smmu-interrupts.ts';
 import { VfioUserServer } from '../../qemu/vfio-user/server.ts';
 import { GUEST_DEFAULT } from '../../smmu/identification.ts';
-import { OUTCOME } from '../../smmu/transaction.ts';
 import type { Syscalls } from '../../sys/syscalls.ts';
 import { EmbeddedHost } from '../embedded-host.ts';
 import { Machine } from '../machine.ts';
@@ -67,6 +66,10 @@ export class QemuMachine {
       interrupts: this.#interrupts,
       scheduler: this.#scheduler,
       observer: (reconcile) => this.#reconciled(reconcile),
+      removed: (name) => {
+        this.#problem(`${name}: the host took the device away.`);
+        this.unplug(name);
+      },
       later: (milliseconds, task) => this.loop.after(milliseconds, task),
     });
     this.#ram = new GuestRam(sys, memory, (text) => this.#problem(text), {
@@ -115,7 +118,7 @@ export class QemuMachine {
   }
 
   dma({ name, write, iova, bytes }: DmaArgument): boolean {
-    return this.#host.dma(name, write, iova, new Uint8Array(bytes)) === OUTCOME.Ok;
+    return this.#host.dma({ device: name, write, iova, bytes: new Uint8Array(bytes) });
   }
 
   snapshot(): Snapshot {
