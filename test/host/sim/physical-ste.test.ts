@@ -105,6 +105,18 @@ describe('the physical STE', () => {
     expect(eats(lab.attachNested(guestAts))).toBe(0n);
   });
 
+  it('stands in a linear table if the SMMU has no other', () => {
+    const ids = { ...LAB_SMMU, IDR0: LAB_SMMU.IDR0 & ~(3 << 27), IDR1: (LAB_SMMU.IDR1 & ~0x3f) | 6 };
+    const { vm, a, b, parent, ste, host, smmu } = running(ids);
+    expect(ste()).toEqual([1n, 0n, 0n, 0n]);
+    vm.attach(a, parent);
+    expect(config(ste())).toBe(6n);
+    expect(vm.dmaLands(a, BigInt(GUEST.D0))).toBe('D0');
+    expect(b.dmaWrite32(BigInt(GUEST.D0), 1)).not.toBe(0);
+    expect(host.dmesg).toEqual([]);
+    expect([smmu.canHold(0x3f), smmu.canHold(0x40)]).toEqual([true, false]);
+  });
+
   it('of a page table of the host’s own is stage 1', () => {
     const { vm, a, ioas, ste } = running(LAB_SMMU);
     vm.attach(a, ioas);
