@@ -36,6 +36,8 @@ const WRITE = 2;
 const EXECUTE = 4;
 
 export class Ats {
+  /** Look only: names every fault in the result, also those that nobody hears of. */
+  dry = false;
   readonly #parts: AtsParts;
   readonly #selection = { index: 0 };
 
@@ -127,6 +129,7 @@ export class Ats {
   #refuse(type: number, transaction: Transaction, result: Translation): Outcome {
     grant(result, 0, transaction, 0);
     result.log2Size = 12;
+    if (this.dry) result.event = type;
     if (type >= EVENT_TYPE.F_TRANSLATION) return OUTCOME.Ok;
     this.#recordConfiguration(type, transaction, result, true);
     return OUTCOME.AtsCa;
@@ -135,6 +138,7 @@ export class Ats {
   /** Records a configuration error of ATS, which software hears of only if it asked to (CR2.REC_CFG_ATS). */
   #recordConfiguration(type: number, transaction: Transaction, result: Translation, request: boolean): void {
     const { features, registers, event, fault } = this.#parts;
+    if (this.dry) result.event = type;
     if (!features.ATSRECERR || CR2.REC_CFG_ATS.get(registers, CR2_WORD) === 0) return;
     // 3.9.1.3: RECINVSID does not count for translated transactions.
     if (type === EVENT_TYPE.C_BAD_STREAMID && request && CR2.RECINVSID.get(registers, CR2_WORD) === 0) return;

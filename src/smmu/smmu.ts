@@ -56,39 +56,44 @@ export interface SmmuOptions {
    */
   readonly defer?: () => void;
   readonly trace?: Trace;
+  /** Called at the first register access, before it: {@link Smmu.identify} works for the last time. */
+  readonly settled?: () => void;
 }
 
 export class Smmu {
-  readonly ids: IdRegisters;
-  /** Page 0, word by word: `registers[offset >>> 2]`. */
-  readonly registers: Uint32Array;
-  /** Page 1; PROD and CONS of the event and PRI queues are here, at their offsets inside the page. */
-  readonly page1: Uint32Array;
   /** High word of the last 8-byte {@link read}. */
   readHi = 0;
-  readonly #file: RegisterFile;
-  readonly #interrupts: Interrupts;
-  readonly #events: EventQueue;
-  readonly #commands: CommandQueue;
-  readonly #priq: PriQueue;
-  readonly #translator: Translator;
+  readonly #options: SmmuOptions;
   readonly #backend: StreamBackend;
   readonly #defer: (() => void) | undefined;
   readonly #trace: Trace | undefined;
-  readonly #maxSid: number;
+  #ids!: IdRegisters;
+  #file!: RegisterFile;
+  #interrupts!: Interrupts;
+  #events!: EventQueue;
+  #commands!: CommandQueue;
+  #priq!: PriQueue;
+  #translator!: Translator;
+  #maxSid!: number;
+  #identified = false;
   /** `defer` was called, and {@link run} was not yet. */
   #deferred = false;
 
   constructor(options: SmmuOptions) {
-    const { ids, memory, trace } = options;
-    this.ids = ids;
-    this.#maxSid = maxStreamId(ids);
+    this.#options = options;
     this.#backend = options.backend ?? NO_BACKEND;
     this.#defer = options.defer;
-    this.#trace = trace;
+    this.#trace = options.trace;
+    this.#build(options.ids);
+  }
+
+  /** Makes all that depends on the ID registers, in the state after power-on. */
+  #build(ids: IdRegisters): void {
+    const options = this.#options;
+    const { memory, trace } = options;
+    this.#ids = ids;
+    this.#maxSid = maxStreamId(ids);
     this.#file = new RegisterFile(ids);
-    this.registers = this.#file.page0;
-    this.page1 = this.#file.page1;
     this.#interrupts = new Interrupts(ids, this.registers, options.interrupts, trace);
     this.#events = new EventQueue(ids, this.#file, memory, this.#interrupts, trace);
     this.#translator = new Translator(ids, this.registers, memory, (words) => this.#recordOwn(words), trace);
@@ -112,6 +117,34 @@ export class Smmu {
       record: (words) => void this.#recordOwn(words),
       trace,
     });
+  }
+
+  get ids(): IdRegisters {
+    return this.#ids;
+  }
+
+  /** Page 0, word by word: `registers[offset >>> 2]`. Another array after {@link identify}. */
+  get registers(): Uint32Array {
+    return this.#file.page0;
+  }
+
+  /** Page 1; PROD and CONS of the event and PRI queues are here, at their offsets inside the page. Likewise. */
+  get page1(): Uint32Array {
+    return this.#file.page1;
+  }
+
+  /** Software has had a look: what the ID registers say is settled for good. */
+  get identified(): boolean {
+    return this.#identified;
+  }
+
+  /**
+   * Gives the SMMU other ID registers, as long as no software can know the old ones (6.2: they never change).
+   * @throws Error once it is {@link identified}.
+   */
+  identify(ids: IdRegisters): void {
+    if (this.#identified) throw new Error('Software knows the ID registers already');
+    this.#build(ids);
   }
 
   get smmuEnabled(): boolean {
@@ -143,10 +176,17 @@ export class Smmu {
   read(offset: number, size: number): number {
     this.readHi = 0;
     if (!accessible(offset, size)) return 0;
+    if (!this.#identified) this.#settle();
     const lo = this.#file.load(offset);
     if (size === 8) this.readHi = this.#file.load(offset + 4);
     if (this.#trace !== undefined) this.#trace('smmuv3_read_mmio', offset, lo, this.readHi, size);
     return lo;
+  }
+
+  /** The first access of software: the last moment for other ID registers. */
+  #settle(): void {
+    this.#options.settled?.();
+    this.#identified = true;
   }
 
   /**
@@ -155,6 +195,7 @@ export class Smmu {
    */
   write(offset: number, size: number, hi: number, lo: number): void {
     if (!accessible(offset, size)) return;
+    if (!this.#identified) this.#settle();
     if (this.#trace !== undefined) this.#trace('smmuv3_write_mmio', offset, lo >>> 0, hi >>> 0, size);
     const low = this.#file.store(offset, lo);
     const high = size === 8 && this.#file.store(offset + 4, hi);
@@ -211,7 +252,7 @@ export class Smmu {
 
   /**
    * Shows each step that a transaction would take now, with the tables as they are: past all caches, no event is
-   * recorded, nothing stalls and no table is written.
+   * recorded, nothing stalls and no table is written. `result.event` names what stopped it, recorded or not.
    */
   observe(transaction: Transaction, result: Translation, observer: WalkObserver): Outcome {
     return this.#translator.observe(transaction, result, observer);

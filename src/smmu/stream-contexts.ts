@@ -2,13 +2,13 @@ import type { Memory } from '../memory/memory.ts';
 import { EVENT_TYPE } from '../spec/events.ts';
 import { CR0, CR2, OFFSET } from '../spec/registers.ts';
 import { STE_EATS } from '../spec/ste.ts';
-import { cdIllegal } from './cd-legality.ts';
+import { illegalCdField } from './cd-legality.ts';
 import { CdTable, NO_CD, selectCd } from './cd-lookup.ts';
 import { ConfigurationCache } from './configuration-cache.ts';
 import type { Fault } from './fault.ts';
 import type { Features } from './features.ts';
 import type { Trace } from './ports.ts';
-import { steIllegal } from './ste-legality.ts';
+import { illegalSteField } from './ste-legality.ts';
 import { StreamContext } from './stream-context.ts';
 import { StreamTable } from './stream-table.ts';
 import { KIND, type Transaction } from './transaction.ts';
@@ -108,7 +108,7 @@ export class StreamContexts {
   fetchSte(sid: number, ste: Uint32Array): number {
     const status = this.#streamTable.fetch(sid, ste);
     if (status !== 0) return status;
-    return steIllegal(ste, this.#features) ? EVENT_TYPE.C_BAD_STE : 0;
+    return illegalSteField(ste, this.#features) === undefined ? 0 : EVENT_TYPE.C_BAD_STE;
   }
 
   /** Steps 1 to 9 of 7.3.22. */
@@ -139,7 +139,7 @@ export class StreamContexts {
     status = this.#cdTable.fetch(context.ste, s2, selection.index, context.cd);
     if (status !== 0) return status;
     const world = context.world(features, CR2.E2H.get(this.#registers, CR2_WORD) === 1);
-    if (cdIllegal(context.cd, context.ste, world, features)) return EVENT_TYPE.C_BAD_CD;
+    if (illegalCdField(context.cd, context.ste, world, features) !== undefined) return EVENT_TYPE.C_BAD_CD;
     context.cdIndex = selection.index;
     context.setStage1(world, features);
     return 0;

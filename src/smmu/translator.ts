@@ -153,11 +153,12 @@ export class Translator {
 
   /**
    * Shows each step that a transaction would take now, with the tables as they are: past all caches, no event is
-   * recorded, nothing stalls and no table is written.
+   * recorded, nothing stalls and no table is written. `result.event` names what stopped it, recorded or not.
    */
   observe(transaction: Transaction, result: Translation, observer: WalkObserver): Outcome {
     this.#look(observer);
     const outcome = this.translate(transaction, result);
+    if (result.event !== 0) observer.stopped(result.event, this.#fault);
     this.#look(undefined);
     return outcome;
   }
@@ -165,6 +166,7 @@ export class Translator {
   #look(observer: WalkObserver | undefined): void {
     const dry = observer !== undefined;
     this.#dry = dry;
+    this.#ats.dry = dry;
     this.#contexts.dry = dry;
     this.#stage1.dry = dry;
     this.#stage2.dry = dry;
@@ -324,8 +326,9 @@ export class Translator {
     if (type < EVENT_TYPE.F_WALK_EABT) {
       // 6.3.12: unknown StreamIDs are reported only if software wants to hear of them.
       const silent = type === EVENT_TYPE.C_BAD_STREAMID && CR2.RECINVSID.get(this.#registers, CR2_WORD) === 0;
-      if (silent) result.event = 0;
-      else {
+      if (silent) {
+        if (!this.#dry) result.event = 0;
+      } else {
         this.#event.configuration(type, transaction, fault);
         this.#send();
       }

@@ -130,7 +130,7 @@ export class Stage1Walk {
         hi = swap32(lo);
         lo = word;
       }
-      if (observer !== undefined) observer.descriptor(1, level, atHi, atLo, hi, lo);
+      if (observer !== undefined) observer.descriptor(1, level, atHi, atLo, hi, lo, hierarchy);
       if ((lo & 1) === 0) return this.#stop(EVENT_TYPE.F_TRANSLATION);
       const addressHi = descriptorAddressHi(table.highBits, hi, lo);
       if ((lo & 2) !== 0 && level < LAST) {
@@ -171,6 +171,7 @@ export class Stage1Walk {
         s1.world === EL2
           ? stage1PermissionsEl2(hi, lo, hierarchy, clean, s1.WXN)
           : stage1Permissions(hi, lo, hierarchy, clean, s1.WXN, s1.PAN, s1.EPAN);
+      if (observer !== undefined) observer.permissions(1, permissions, need);
       if ((permissions & need) === 0) return this.#stop(EVENT_TYPE.F_PERMISSION);
       if (clean) {
         // 3.13.3: a write makes the page dirty; until then the TLB must not let writes through.

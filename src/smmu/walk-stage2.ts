@@ -112,7 +112,7 @@ export class Stage2Walk {
         hi = swap32(lo);
         lo = word;
       }
-      if (observer !== undefined) observer.descriptor(2, level, baseHi, atLo, hi, lo);
+      if (observer !== undefined) observer.descriptor(2, level, baseHi, atLo, hi, lo, 0);
       if ((lo & 1) === 0) return EVENT_TYPE.F_TRANSLATION;
       const addressHi = descriptorAddressHi(table.highBits, hi, lo);
       if ((lo & 2) !== 0 && level < LAST) {
@@ -145,6 +145,7 @@ export class Stage2Walk {
       const clean = s2.HD && (hi & DBM) !== 0 && (lo & S2AP_WRITE) === 0;
       let permissions = stage2Permissions(hi, lo, clean, this.#features.XNX);
       const device = (lo & (s2.FWB ? 0x10 : 0x30)) === 0;
+      if (observer !== undefined) observer.permissions(2, permissions, need);
       if ((permissions & need) === 0) return EVENT_TYPE.F_PERMISSION;
       // 5.2 S2PTW: a walk or CD fetch that would touch a device.
       if (device && s2.PTW && cls !== IN) return EVENT_TYPE.F_PERMISSION;

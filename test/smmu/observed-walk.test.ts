@@ -15,6 +15,10 @@ class Steps implements WalkObserver {
   descriptor(stage: number, level: number): void {
     this.steps.push(`S${stage} L${level}`);
   }
+  permissions(): void {}
+  stopped(type: number): void {
+    this.steps.push(`event ${type}`);
+  }
   leaf(stage: number, hi: number, lo: number): void {
     this.steps.push(`S${stage} -> ${(hi * 2 ** 32 + lo).toString(16)}`);
   }
