@@ -307,6 +307,19 @@ describe('callbacks', () => {
   });
 });
 
+describe('an ioctl’s structure', () => {
+  it('that ends before its size says is a bad pointer', () => {
+    const { host } = machine();
+    const fd = host.open('/dev/iommu');
+    const { request } = uapi.IOMMU_IOAS_ALLOC;
+    const bytes = uapi.IOMMU_IOAS_ALLOC.encode();
+    expect(host.ioctl(fd, request, bytes.subarray(0, 3))).toBe(ERRNO.EFAULT);
+    new DataView(bytes.buffer).setUint32(0, 64, true);
+    expect(host.ioctl(fd, request, bytes)).toBe(ERRNO.EFAULT);
+    expect(host.snapshotOfObjects()).toEqual([]);
+  });
+});
+
 describe('sequence numbers', () => {
   it('wrap from 2^31 - 1 to 0', () => {
     const simulated = machine();
