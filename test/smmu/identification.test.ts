@@ -8,6 +8,7 @@ import {
   type IdFields,
   type QemuProperties,
 } from '../../src/smmu/identification.ts';
+import { Device } from '../support/smmu-device.ts';
 
 /** The reasons why a set is refused. */
 function problems(fields: IdFields, properties: QemuProperties = {}, base = QEMU_LIKE): readonly string[] {
@@ -139,5 +140,42 @@ describe("QEMU's property names", () => {
 
   it('leave alone what is not given', () => {
     expect(identify(QEMU_LIKE, {}, { accel: true })).toEqual(QEMU_LIKE);
+  });
+});
+
+describe('the ID registers of an SMMU', () => {
+  const OTHER = identify(QEMU_LIKE, { OAS: 0, SIDSIZE: 5, ST_LEVEL: 0 });
+
+  it.each([
+    ['a read', (device: Device) => void device.read(0x20)],
+    ['a write', (device: Device) => device.write(0x20, 0)],
+  ])('cannot change any more after %s of software', (_, access) => {
+    const device = new Device();
+    access(device);
+    expect(device.smmu.identified).toBe(true);
+    expect(() => device.smmu.identify(OTHER)).toThrow('already');
+  });
+  it('can change before, and all that depends on them does', () => {
+    const device = new Device();
+    device.smmu.identify(OTHER);
+    expect(device.smmu.ids).toBe(OTHER);
+    expect([device.read(0), device.read(4), device.read(0x14)]).toEqual([OTHER.IDR0, OTHER.IDR1, OTHER.IDR5]);
+    device.start(0xd);
+    device.submit([0x03, 32, 1, 0], [0x03, 31, 1, 0]);
+    expect(device.backend).not.toContain('streams 32..32');
+    expect(device.backend).toContain('streams 31..31');
+  });
+  it('can change for the last time in the first access itself', () => {
+    const device: Device = new Device(QEMU_LIKE, { settled: () => device.smmu.identify(OTHER) });
+    expect(device.read(4)).toBe(OTHER.IDR1);
+    expect(() => device.smmu.identify(QEMU_LIKE)).toThrow('already');
+  });
+  it('stay over a reset', () => {
+    const device = new Device();
+    device.smmu.identify(OTHER);
+    device.smmu.reset();
+    expect(device.read(0)).toBe(OTHER.IDR0);
+    device.smmu.reset();
+    expect(() => device.smmu.identify(QEMU_LIKE)).toThrow('already');
   });
 });
