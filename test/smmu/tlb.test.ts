@@ -273,6 +273,31 @@ describe('a stage 1 translation in the TLB', () => {
     for (const offset of [0n, 0x1000n, 0x1f_f000n]) expect(rig.access(1, 0x20_0000n + offset)).toBe('abort');
   });
 
+  it('is dropped by a range that reaches into its block from below', () => {
+    const rig = new Rig();
+    const { table } = rig.stage1Stream(1, { ASID: 5 }, { S2VMID: 9 });
+    const leafAt = table.map(0x20_0000n, 0x8020_0000n, RW_PAGE, 2);
+    rig.access(1, 0x20_0000n);
+    rig.write(leafAt, 0n);
+    // Two pages of 4 KB from 0x1f_f000.
+    rig.command(0x12n | VMID | ASID | (1n << 12n), 0x1f_f000n | (1n << 10n));
+    expect(rig.access(1, 0x20_0000n)).toBe('abort');
+  });
+
+  it('of a global page is dropped by a range too large to take apart', () => {
+    const rig = cached(stage1(RW_PAGE & ~(1n << 11n)), 0x1000n);
+    rig.command(0x12n | VMID | ASID | (19n << 20n), 1n << 10n);
+    expect(rig.access(1, 0x1000n)).toBe('abort');
+  });
+
+  it('that a privileged access left does not let unprivileged ones past E0PD', () => {
+    const rig = new Rig({ E0PD: 1 });
+    rig.stage1Stream(1, { E0PD0: 1 });
+    expect(rig.access(1, 0x1000n, { privileged: true })).toBe('ok 80001000');
+    expect(rig.access(1, 0x1000n)).toBe('abort');
+    expect(rig.events()).toMatchObject([{ type: 0x10, s2: false, cls: 2 }]);
+  });
+
   it('is not used by a stream of the same VMID and ASID that has stage 2', () => {
     const rig = new Rig();
     const s2 = rig.stage2();
@@ -320,6 +345,39 @@ describe('a stage 2 translation in the TLB', () => {
     const rig = cached(prepare, 0x5_0000_1000n);
     rig.command(w0, w1);
     expect(rig.access(1, 0x5_0000_1000n)).toBe(stays ? 'ok 80001000' : 'abort');
+  });
+});
+
+describe('a stage 2 translation of Device memory in the TLB', () => {
+  it('does not let a walk through that S2PTW refuses', () => {
+    const rig = new Rig();
+    const s2 = rig.stage2();
+    const s1 = rig.stage1();
+    s1.map(0x1000n, 0x4000_1000n, RW_PAGE);
+    s2.map(0x6_0000_0000n, s1.base, S2_RW_PAGE & ~(0xfn << 2n));
+    const cdAt = rig.cd({ T0SZ: 25, IPS: 4, TTB0: 0x6_0000_0000n | (s1.base & 0xfffn) });
+    rig.ste(1, { ...rig.stage2Fields(s2), Config: 6 });
+    rig.ste(2, { ...rig.stage2Fields(s2), Config: 7, S1ContextPtr: cdAt, S2PTW: 1 });
+    expect(rig.access(1, 0x6_0000_0000n)).toMatch(/^ok/u);
+    expect(rig.access(2, 0x1000n)).toBe('abort');
+    expect(rig.events()).toMatchObject([{ type: 0x13, s2: true, cls: 1, ttrnw: true }]);
+  });
+
+  it.each([
+    [0, 0b1000n, 'ok'],
+    [1, 0b1000n, 'abort'],
+    [0, 0b0010n, 'abort'],
+    [1, 0b0110n, 'ok'],
+  ])('is told by MemAttr: S2FWB=%i, MemAttr=%i', (S2FWB, memAttr, outcome) => {
+    const rig = new Rig({ FWB: 1 });
+    const s2 = rig.stage2();
+    const s1 = rig.stage1();
+    s1.map(0x1000n, 0x4000_1000n, RW_PAGE);
+    s2.map(0x6_0000_0000n, s1.base, (S2_RW_PAGE & ~(0xfn << 2n)) | (memAttr << 2n));
+    const cdAt = rig.cd({ T0SZ: 25, IPS: 4, TTB0: 0x6_0000_0000n | (s1.base & 0xfffn) });
+    // The CD and the other tables lie in blocks that are Normal either way: MemAttr=0b1111.
+    rig.ste(2, { ...rig.stage2Fields(s2), Config: 7, S1ContextPtr: cdAt, S2PTW: 1, S2FWB });
+    expect(rig.access(2, 0x1000n).split(' ')[0]).toBe(outcome);
   });
 });
 
