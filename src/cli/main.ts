@@ -35,7 +35,12 @@ program
   .description('run a scenario (default: the three orders of the mission)')
   .argument('[scenario]', 'a scenario file, see docs/scenarios.md')
   .option('--guest <guest>', 'reference or qemu')
-  .option('--host <host>', 'sim', 'sim')
+  .option('--host <host>', 'sim, or linux: this machine', 'sim')
+  .option(
+    '--device <name=file>',
+    'real host: a VFIO device for a name, NAME=/dev/vfio/devices/vfioN[,kind=KIND]',
+    (device: string, all: readonly string[] | undefined) => [...(all ?? []), device],
+  )
   .option('--json', 'one JSON object per line')
   .option('-v, --verbose', 'every call to the host, every line of the guest')
   .option('--qemu <path>', 'real guest: the QEMU to use (>= 10.1)')
@@ -115,6 +120,12 @@ interface Coded {
 }
 const isCoded = (error: unknown): error is Error & Coded =>
   error instanceof Error && typeof (error as Partial<Coded>).code === 'string';
+
+// Whoever reads has seen enough, as `head` does.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error;
+  process.exit();
+});
 
 // So that what is registered for the exit is done: run folders removed, children ended.
 for (const [signal, number] of [

@@ -8,7 +8,9 @@ import type { PciSlot } from '../host/sim/pci-slot.ts';
 import { LAB_SMMU, SERVER_SMMU } from '../host/sim/profiles.ts';
 import { SimHost } from '../host/sim/sim-host.ts';
 import type { Kernel } from '../iommufd/kernel.ts';
-import type { Outcome } from '../smmu/transaction.ts';
+import type { IdRegisters } from '../smmu/identification.ts';
+import { OUTCOME } from '../smmu/transaction.ts';
+import type { DmaRequest, ScenarioHost } from './scenario-host.ts';
 import type { Scheduler } from './scheduler.ts';
 
 export interface HostDevice {
@@ -30,7 +32,10 @@ export interface EmbeddedHostOptions {
 /** Where the host's own buses put the devices; nothing that a guest sees. */
 const FIRST_BUS = 0x41;
 
-export class EmbeddedHost {
+export class EmbeddedHost implements ScenarioHost {
+  readonly description = 'embedded Linux 7.3 iommufd over a simulated SMMUv3';
+  readonly largestDma = Number.MAX_SAFE_INTEGER;
+  readonly patienceMs = 0;
   readonly #host: SimHost;
   readonly #slots = new Map<string, PciSlot>();
 
@@ -66,11 +71,28 @@ export class EmbeddedHost {
     return this.#slot(name).path;
   }
 
-  /** Has a device do one DMA on its own account. @param bytes what it writes, or what is filled by what it reads. */
-  dma(name: string, write: boolean, iova: bigint, bytes: Uint8Array): Outcome {
-    const slot = this.#slot(name);
-    return write ? slot.write(hiOf(iova), loOf(iova), bytes) : slot.read(hiOf(iova), loOf(iova), bytes);
+  /** Its SMMU has what the default guest is told of. */
+  fit(ids: IdRegisters): IdRegisters {
+    return ids;
   }
+
+  ram(size: number): Uint8Array {
+    return new Uint8Array(size);
+  }
+
+  /** Has a device do one DMA on its own account, plugged or not. */
+  dma({ device, write, iova, bytes }: Pick<DmaRequest, 'device' | 'write' | 'iova' | 'bytes'>): boolean {
+    const slot = this.#slot(device);
+    const [hi, lo] = [hiOf(iova), loOf(iova)];
+    return (write ? slot.write(hi, lo, bytes) : slot.read(hi, lo, bytes)) === OUTCOME.Ok;
+  }
+
+  settle(scheduler: Scheduler): Promise<boolean> {
+    return Promise.resolve(scheduler.run());
+  }
+
+  /** There is nothing that outlives it. */
+  close(): void {}
 
   /** Live iommufd objects by kind. */
   objects(): Record<string, number> {

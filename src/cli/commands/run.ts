@@ -8,10 +8,13 @@ import { parseScenario } from '../../machine/scenario/parse.ts';
 import { runReferenceScenario } from '../../machine/scenario/reference-run.ts';
 import { EXIT, UsageError } from '../exit.ts';
 import { narrator } from '../narrator.ts';
+import { realHost } from './run-host.ts';
 
 export interface RunOptions {
   readonly guest?: string;
   readonly host?: string;
+  /** With the real host: which device stands for which, see {@link realHost}. */
+  readonly device?: readonly string[];
   readonly json?: boolean;
   readonly verbose?: boolean;
   readonly qemu?: string;
@@ -32,18 +35,22 @@ export async function run(file: string | undefined, options: RunOptions): Promis
   const guest = options.guest;
   if (guest !== undefined && guest !== 'reference' && guest !== 'qemu')
     throw new UsageError(`--guest is reference or qemu, not "${guest}".`);
-  if (options.host !== undefined && options.host !== 'sim')
-    throw new UsageError(`--host is sim, not "${options.host}".`);
+  const host = options.host ?? 'sim';
+  if (host !== 'sim' && host !== 'linux') throw new UsageError(`--host is sim or linux, not "${host}".`);
+  if (host === 'sim' && options.device !== undefined) throw new UsageError('--device needs --host linux.');
 
   const path =
     file ??
     fileURLToPath(new URL(`../../../scenarios/${DEFAULT_SCENARIO[guest ?? 'reference']}`, import.meta.url));
   const scenario = parseScenario(read(path), file ?? relative('.', path), guest);
+  if (host === 'linux' && scenario.guest !== 'reference')
+    throw new UsageError('--host linux needs --guest reference.');
   const report = reporter(options);
   if (scenario.guest === 'reference') {
     for (const option of ['qemu', 'kernel', 'busybox', 'initrd', 'append'] as const)
       if (options[option] !== undefined) throw new UsageError(`--${option} needs --guest qemu.`);
-    const { failed } = runReferenceScenario(scenario, report);
+    const makeHost = host === 'linux' ? await realHost(scenario, options.device ?? []) : undefined;
+    const { failed } = await runReferenceScenario(scenario, report, makeHost);
     return failed === 0 ? EXIT.Fine : EXIT.Failed;
   }
   const { runQemuScenario } = await import('../../machine/scenario/qemu-run.ts');

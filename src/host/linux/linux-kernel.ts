@@ -1,5 +1,6 @@
 /** The Kernel port on the Linux that this process runs on. */
 
+import { HostError } from '../../iommufd/errors.ts';
 import type { Errno, Fd, Kernel, UserMemory, Watch } from '../../iommufd/kernel.ts';
 import { IOMMU_FAULT_QUEUE_ALLOC, IOMMU_VEVENTQ_ALLOC } from '../../iommufd/uapi/iommufd.ts';
 import { ERRNO } from '../../sys/errno.ts';
@@ -77,11 +78,11 @@ export class LinuxKernel implements Kernel {
   }
 
   pread(fd: Fd, into: Uint8Array, offset: number): number {
-    return this.#sys.pread(fd, into, offset);
+    return Number.isSafeInteger(offset) ? this.#sys.pread(fd, into, offset) : -ERRNO.EINVAL;
   }
 
   pwrite(fd: Fd, from: Uint8Array, offset: number): number {
-    return this.#sys.pwrite(fd, from, offset);
+    return Number.isSafeInteger(offset) ? this.#sys.pwrite(fd, from, offset) : -ERRNO.EINVAL;
   }
 
   eventfd(): Fd {
@@ -117,11 +118,11 @@ export class LinuxKernel implements Kernel {
 
   /**
    * Memory for a guest: zeros, shared, beginning at a page of the host, as IOMMU_IOAS_MAP wants it.
-   * @param size in bytes, up to 4 GiB. @returns a negative errno if there is none.
+   * @param size in bytes, up to 4 GiB. @throws HostError
    */
-  guestRam(size: number): Uint8Array | number {
+  guestRam(size: number): Uint8Array {
     const mapping = Mapping.ofMemory(this.#sys, 'vsmmu-guest-ram', size);
-    if (typeof mapping === 'number') return mapping;
+    if (typeof mapping === 'number') throw HostError.of(-mapping, 'mmap of guest RAM');
     this.#mappings.add(mapping);
     return mapping.view(0, size);
   }

@@ -21,6 +21,8 @@ export interface ProbeOptions {
   readonly kernel: Kernel | string;
   /** What a guest is told of its SMMU. */
   readonly ids: IdRegisters;
+  /** Which devices may be asked, by their VFIO files; all if not given. */
+  readonly only?: (path: string) => boolean;
 }
 
 /** `unknown`: nothing is known to stand in the way, but the device was not asked. */
@@ -70,7 +72,7 @@ export interface ProbeReport {
 }
 
 /** Reads, and asks the devices that nothing stands in the way of. Nothing is changed; see {@link inquire}. */
-export function probeHost({ files, kernel, ids }: ProbeOptions): ProbeReport {
+export function probeHost({ files, kernel, ids, only = () => true }: ProbeOptions): ProbeReport {
   const found = discover(files);
   const reasons = machineReasons(found);
   // A limit that can be raised for the guest's process does not keep a device from answering.
@@ -78,7 +80,9 @@ export function probeHost({ files, kernel, ids }: ProbeOptions): ProbeReport {
   const ask = typeof kernel === 'string' || hopeless ? undefined : kernel;
   const smmus = found.iommus
     .filter(({ kind }) => kind === 'arm-smmu-v3')
-    .map((iommu) => reportSmmu(iommu, { vfioPci: found.vfioPci, blocked: reasons.length > 0, ask, ids }));
+    .map((iommu) =>
+      reportSmmu(iommu, { vfioPci: found.vfioPci, blocked: reasons.length > 0, ask, only, ids }),
+    );
   const verdicts = smmus.flatMap(({ devices }) => devices.map(({ usable }) => usable));
   return {
     usable: (['yes', 'unknown'] as const).find((usable) => verdicts.includes(usable)) ?? 'no',
@@ -98,6 +102,7 @@ interface Circumstances {
   /** Something about the machine keeps every device from being used. */
   readonly blocked: boolean;
   readonly ask: Kernel | undefined;
+  readonly only: (path: string) => boolean;
   readonly ids: IdRegisters;
 }
 
@@ -113,13 +118,13 @@ function reportSmmu({ name, devices }: HostIommu, circumstances: Circumstances):
 
 function reportDevice(
   device: HostDevice,
-  { vfioPci, blocked, ask, ids }: Circumstances,
+  { vfioPci, blocked, ask, only, ids }: Circumstances,
 ): { readonly report: DeviceReport; readonly info: HostInfo | undefined } {
   const reasons = deviceReasons(device, vfioPci);
   const notes = reasons.length === 0 ? deviceNotes(device) : [];
   const path = device.vfio?.path ?? '';
   let answer: Inquiry | undefined;
-  if (reasons.length === 0 && ask !== undefined) {
+  if (reasons.length === 0 && ask !== undefined && only(path)) {
     answer = inquire(ask, path);
     reasons.push(...hardwareReasons(answer, ids, path));
   }

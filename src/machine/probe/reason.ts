@@ -38,7 +38,9 @@ export type ReasonCode =
   | 'NOT_COHERENT'
   | 'STREAM_IDS'
   | 'INCOMPATIBLE'
-  | 'HOST_REFUSED';
+  | 'HOST_REFUSED'
+  // A run
+  | 'NO_TEST_DEVICE';
 
 export const reason = (code: ReasonCode, text: string, ...commands: readonly string[]): Reason => ({
   code,

@@ -1,5 +1,6 @@
-/** Plays a scenario with the embedded guest on the embedded host. Each case has a fresh machine. */
+/** Plays a scenario with the embedded guest on either host. Each case has a fresh machine. */
 
+import { setTimeout as sleep } from 'node:timers/promises';
 import { callArguments, callResult, type QueueReport, type ReconcileReport } from '../../accel/report.ts';
 import { hiOf, loOf } from '../../bits/u64.ts';
 import { GuestDriverError } from '../../guest/errors.ts';
@@ -9,20 +10,27 @@ import { ReferenceGuest } from '../../guest/reference-guest.ts';
 import { HostError } from '../../iommufd/errors.ts';
 import { Memory } from '../../memory/memory.ts';
 import { GUEST_DEFAULT } from '../../smmu/identification.ts';
-import { OUTCOME } from '../../smmu/transaction.ts';
 import { EmbeddedHost } from '../embedded-host.ts';
 import { Machine } from '../machine.ts';
 import { linuxName, requesterId } from '../pci-address.ts';
 import type { Reporter } from '../report.ts';
+import type { DmaRequest, ScenarioHost, Workspace } from '../scenario-host.ts';
 import { Scheduler } from '../scheduler.ts';
 import { describeStep } from './describe.ts';
-import { compare, type ObservedEvent } from './expectations.ts';
+import { compare, type ObservedEvent, type Verdict } from './expectations.ts';
 import type { Scenario, ScenarioCase, ScenarioDevice } from './parse.ts';
 import type { Expectation, Step } from './steps.ts';
 
 const RAM = { base: 0x4000_0000, size: 0x1000_0000 };
 /** What the driver may use of it; scenarios reach the rest by address. */
 const DRIVER_RAM = { base: 0x4000_0000, size: 0x400_0000 };
+/** For devices that have to be loaded and emptied by DMA: the last page of RAM, and where they find it if translated. */
+const WORKSPACE = { gpa: RAM.base + RAM.size - 0x1000, iova: 0xf_ffff_f000n, size: 0x1000 };
+
+/** Between two looks at what takes its time. */
+const POLL_MS = 20;
+/** How long nothing must happen for it to be believed, where things take their time. */
+const QUIET_MS = 200;
 
 export interface RunResult {
   readonly cases: number;
@@ -30,27 +38,56 @@ export interface RunResult {
   readonly failed: number;
 }
 
-/** Plays all cases. Reports as it goes; does not throw for what a scenario can cause. */
-export function runReferenceScenario(scenario: Scenario, report: Reporter): RunResult {
-  report({
-    kind: 'scenario',
-    title: scenario.title,
-    about: scenario.about ?? null,
-    guest: 'the embedded reference driver',
-    host: 'embedded Linux 7.3 iommufd over a simulated SMMUv3',
-  });
+/** What a host may want to know of a scenario. */
+export interface HostRequest {
+  readonly scenario: Scenario;
+  readonly scheduler: Scheduler;
+  /** Told every line of the host's log, if it can be heard. */
+  readonly log: (line: string) => void;
+}
+
+export type MakeHost = (request: HostRequest) => ScenarioHost;
+
+const embeddedHost: MakeHost = ({ scenario: { devices, host }, scheduler, log }) =>
+  new EmbeddedHost({ devices, smmu: host.smmu, scheduler, log });
+
+/**
+ * Plays all cases. Reports as it goes; does not throw for what a scenario can cause.
+ * @param makeHost makes a host for each case; the embedded one by default.
+ */
+export async function runReferenceScenario(
+  scenario: Scenario,
+  report: Reporter,
+  makeHost: MakeHost = embeddedHost,
+): Promise<RunResult> {
   let expectations = 0;
   let failed = 0;
+  const count: Reporter = (event) => {
+    if (event.kind === 'expectation') {
+      expectations += 1;
+      if (!event.ok) failed += 1;
+    }
+    report(event);
+  };
   for (const [i, scenarioCase] of scenario.cases.entries()) {
+    const scheduler = new Scheduler();
+    const log = (text: string): void => report({ kind: 'host', text });
+    const host = makeHost({ scenario, scheduler, log });
+    if (i === 0)
+      report({
+        kind: 'scenario',
+        title: scenario.title,
+        about: scenario.about ?? null,
+        guest: 'the embedded reference driver',
+        host: host.description,
+      });
     report({ kind: 'case', number: i + 1, title: scenarioCase.title });
-    const run = new CaseRun(scenario, (event) => {
-      if (event.kind === 'expectation') {
-        expectations += 1;
-        if (!event.ok) failed += 1;
-      }
-      report(event);
-    });
-    run.play(scenarioCase);
+    try {
+      const run = new CaseRun(scenario, host, scheduler, count);
+      await run.play(scenarioCase);
+    } finally {
+      host.close();
+    }
   }
   const result = { cases: scenario.cases.length, expectations, failed };
   report({ kind: 'end', ...result });
@@ -68,14 +105,17 @@ interface Mapping {
 interface Domain {
   readonly domain: GuestDomain;
   mappings: Mapping[];
+  /** The workspace is mapped in it. */
+  workspace: boolean;
 }
 
 class CaseRun {
   readonly #report: Reporter;
   readonly #devices: readonly ScenarioDevice[];
-  readonly #scheduler = new Scheduler();
+  readonly #scheduler: Scheduler;
   readonly #memory = new Memory();
-  readonly #host: EmbeddedHost;
+  readonly #ram: Uint8Array;
+  readonly #host: ScenarioHost;
   readonly #machine: Machine;
   readonly #guest: ReferenceGuest;
   /** Devices that the guest's driver has been told of. */
@@ -87,19 +127,15 @@ class CaseRun {
   #ioctls = 0;
   #pattern = 0;
 
-  constructor(scenario: Scenario, report: Reporter) {
+  constructor(scenario: Scenario, host: ScenarioHost, scheduler: Scheduler, report: Reporter) {
     this.#report = report;
     this.#devices = scenario.devices;
-    this.#host = new EmbeddedHost({
-      devices: scenario.devices,
-      smmu: scenario.host.smmu,
-      scheduler: this.#scheduler,
-      log: (text) => report({ kind: 'host', text }),
-    });
+    this.#scheduler = scheduler;
+    this.#host = host;
     this.#machine = new Machine({
-      kernel: this.#host.kernel,
+      kernel: host.kernel,
       memory: this.#memory,
-      ids: GUEST_DEFAULT,
+      ids: host.fit(GUEST_DEFAULT),
       interrupts: {
         raise: (line) => this.#scheduler.post(() => this.#guest.handleInterrupt(line)),
         writeMsi: (hi, lo, data) => this.#memory.store32(hi, lo, data) === 0,
@@ -114,37 +150,39 @@ class CaseRun {
       relax: () => this.#scheduler.run(),
       onEvent: (event) => this.#sawEvent(event),
     });
-    this.#machine.addRam(RAM.base, new Uint8Array(RAM.size));
+    this.#ram = host.ram(RAM.size);
+    this.#machine.addRam(RAM.base, this.#ram);
   }
 
-  play({ steps }: ScenarioCase): void {
+  async play({ steps }: ScenarioCase): Promise<void> {
     for (const step of steps) {
       if (step.action === 'expect') {
-        this.#expect(step.args, step.line);
+        await this.#expect(step.args, step.line);
         continue;
       }
       this.#report({ kind: 'step', line: step.line, action: step.action, text: describeStep(step) });
       this.#queueReport = undefined;
       try {
-        this.#do(step);
+        if (step.action === 'dma') await this.#dma(step);
+        else this.#do(step);
       } catch (error) {
         if (!(error instanceof HostError || error instanceof GuestDriverError || error instanceof RangeError))
           throw error;
         const hint = error instanceof HostError && error.hint !== undefined ? ` ${error.hint}` : '';
         this.#report({ kind: 'expectation', line: step.line, ok: false, text: `${error.message}${hint}` });
       }
-      this.#settle();
+      await this.#settle(step.action === 'dma');
       this.#reportState();
     }
   }
 
-  /** Lets everything that is under way come to rest. */
-  #settle(): void {
-    if (!this.#scheduler.run())
+  /** Lets everything that is under way come to rest. @param stirred hardware was set off. */
+  async #settle(stirred: boolean): Promise<void> {
+    if (!(await this.#host.settle(this.#scheduler, stirred)))
       this.#report({ kind: 'expectation', line: 0, ok: false, text: 'the machine does not come to rest' });
   }
 
-  #do(step: Exclude<Step, { action: 'expect' }>): void {
+  #do(step: Exclude<Step, { action: 'expect' | 'dma' }>): void {
     const guest = this.#guest;
     switch (step.action) {
       case 'plug': {
@@ -181,7 +219,7 @@ class CaseRun {
         break;
       case 'attach': {
         const sid = this.#introduce(step.args.device);
-        this.#domains.set(step.args.device, { domain: guest.attach(sid), mappings: [] });
+        this.#domains.set(step.args.device, { domain: guest.attach(sid), mappings: [], workspace: false });
         break;
       }
       case 'bypass':
@@ -215,14 +253,8 @@ class CaseRun {
         });
         break;
       }
-      case 'dma':
-        this.#dma(step);
-        break;
-      case 'boot':
-      case 'reboot':
-      case 'run':
-      case 'storage':
-        throw new Error(`${step.action} needs a real guest, which the scenario's check has seen to`);
+      default:
+        throw new Error(`${step.action} needs another guest, which the scenario's check has seen to`);
     }
   }
 
@@ -254,24 +286,34 @@ class CaseRun {
     this.#domains.clear();
   }
 
-  #dma({ args, line }: Extract<Step, { action: 'dma' }>): void {
-    const { device, bytes: size } = args;
+  async #dma({ args, line }: Extract<Step, { action: 'dma' }>): Promise<void> {
+    const { device } = args;
+    const size = Math.min(args.bytes, this.#host.largestDma);
     const write = args.write !== undefined;
     const iova = args.write ?? args.read ?? 0n;
-    const bytes = new Uint8Array(size);
     const gpa = this.#guestAddress(device, iova);
-    const inRam = new Uint8Array(size);
-    this.#pattern = (this.#pattern + 0x3b) & 0xff;
-    const sent = write ? bytes : inRam;
-    for (let i = 0; i < size; i++) sent[i] = (this.#pattern + i) & 0xff;
-    if (!write && gpa !== undefined) this.#memory.writeBytes(hiOf(gpa), loOf(gpa), inRam);
+    const sent = this.#nextPattern(size);
+    const bytes = write ? sent : new Uint8Array(size);
+    // What is there before a write is neither what it sends nor zero, so that it shows whether anything arrived.
+    const before = write ? sent.map((byte) => ~byte) : sent;
+    if (gpa !== undefined) this.#memory.writeBytes(hiOf(gpa), loOf(gpa), before);
 
-    const outcome = this.#host.dma(device, write, iova, bytes);
-    if (write && gpa !== undefined) this.#memory.readBytes(hiOf(gpa), loOf(gpa), inRam);
-    const ok = outcome === OUTCOME.Ok;
-    const same = bytes.every((byte, i) => byte === inRam[i]);
+    const ok = await this.#host.dma({
+      device,
+      vfio: this.#machine.accelerator.device(device),
+      write,
+      iova,
+      bytes,
+      workspace: () => this.#workspace(device),
+      ram: this.#ram,
+    } satisfies DmaRequest);
+    const inRam = new Uint8Array(size);
+    if (gpa !== undefined) this.#memory.readBytes(hiOf(gpa), loOf(gpa), inRam);
+    const same = gpa === undefined || bytes.every((byte, i) => byte === inRam[i]);
+    const untouched = gpa === undefined || before.every((byte, i) => byte === inRam[i]);
     const arrived =
       gpa === undefined ? 'done' : same ? 'done, and the data compares equal' : 'done, but the data differs';
+    const aborted = untouched ? 'aborted' : 'aborted, but memory has changed';
     this.#report({
       kind: 'dma',
       device,
@@ -279,24 +321,43 @@ class CaseRun {
       iova: `0x${iova.toString(16)}`,
       bytes: size,
       outcome: ok ? 'ok' : 'abort',
-      text: `${device} ${write ? 'writes' : 'reads'} ${size} bytes at 0x${iova.toString(16)}: ${ok ? arrived : 'aborted'}.`,
+      text: `${device} ${write ? 'writes' : 'reads'} ${size} bytes at 0x${iova.toString(16)}: ${ok ? arrived : aborted}.`,
     });
     if (args.expect !== undefined)
       this.#report({
         kind: 'expectation',
         line,
-        ok: ok === (args.expect === 'ok') && (!ok || gpa === undefined || same),
-        text: `the DMA was expected to end with ${args.expect}${ok && gpa !== undefined && !same ? ' and the same data' : ''}`,
+        ok: ok === (args.expect === 'ok') && (ok ? same : untouched),
+        text: `the DMA was expected to end with ${args.expect}${same ? '' : ' and the same data'}`,
       });
+  }
+
+  #nextPattern(size: number): Uint8Array {
+    this.#pattern = (this.#pattern + 0x3b) & 0xff;
+    return Uint8Array.from({ length: size }, (_, i) => this.#pattern + i);
+  }
+
+  /** Memory that a device reaches: mapped for it, where it has a domain, and at its own address otherwise. */
+  #workspace(device: string): Workspace {
+    const at = WORKSPACE.gpa - RAM.base;
+    const bytes = this.#ram.subarray(at, at + WORKSPACE.size);
+    const entry = this.#domains.get(device);
+    if (entry === undefined || this.#attachment(device) !== 'translate')
+      return { iova: BigInt(WORKSPACE.gpa), bytes };
+    if (!entry.workspace) entry.domain.map(WORKSPACE.iova, WORKSPACE.gpa, WORKSPACE.size);
+    entry.workspace = true;
+    return { iova: WORKSPACE.iova, bytes };
+  }
+
+  #attachment(device: string): string | undefined {
+    return this.#machine.state.devices.find(({ name }) => name === device)?.attached;
   }
 
   /** Where a DMA should end in guest memory, as far as the scenario knows. */
   #guestAddress(device: string, iova: bigint): bigint | undefined {
     const mapping = this.#domains.get(device)?.mappings.find((m) => iova >= m.iova && iova < m.iova + m.size);
     if (mapping !== undefined) return BigInt(mapping.gpa) + (iova - mapping.iova);
-    const untranslated =
-      this.#machine.state.devices.find(({ name }) => name === device)?.attached === 'bypass';
-    return untranslated ? iova : undefined;
+    return this.#attachment(device) === 'bypass' ? iova : undefined;
   }
 
   #reconciled({ operations, queue }: ReconcileReport): void {
@@ -350,9 +411,29 @@ class CaseRun {
     });
   }
 
-  #expect(expected: Expectation, line: number): void {
+  async #expect(expected: Expectation, line: number): Promise<void> {
+    const patience = this.#host.patienceMs;
+    // What must not happen needs a moment in which it could.
+    if (patience > 0 && expected.events?.length === 0) await this.#wait(QUIET_MS);
+    let verdicts = this.#compare(expected);
+    const deadline = performance.now() + patience;
+    while (verdicts.some(({ ok }) => !ok) && performance.now() < deadline) {
+      await this.#wait(POLL_MS);
+      verdicts = this.#compare(expected);
+    }
+    if (expected.events !== undefined) this.#events = [];
+    if (expected.ioctls !== undefined) this.#ioctls = 0;
+    for (const { ok, text } of verdicts) this.#report({ kind: 'expectation', line, ok, text });
+  }
+
+  async #wait(ms: number): Promise<void> {
+    await sleep(ms);
+    await this.#settle(false);
+  }
+
+  #compare(expected: Expectation): Verdict[] {
     const { eventqEnabled, viommu, veventq, devices } = this.#machine.state;
-    const verdicts = compare(expected, {
+    return compare(expected, {
       eventqen: eventqEnabled,
       viommu: viommu !== undefined,
       veventq: veventq?.depth,
@@ -364,8 +445,5 @@ class CaseRun {
       events: this.#events,
       dmesg: this.#guest.dmesg,
     });
-    if (expected.events !== undefined) this.#events = [];
-    if (expected.ioctls !== undefined) this.#ioctls = 0;
-    for (const { ok, text } of verdicts) this.#report({ kind: 'expectation', line, ok, text });
   }
 }
