@@ -148,6 +148,22 @@ describe('an ATS Translation Request', () => {
     expect(request(rigWith(7, ste), 0x1000n)).toBe(answer);
   });
 
+  it.each([
+    [RW_PAGE, LEAF.S2W, 'ok 80001000 RW 12'],
+    [RW_PAGE | LEAF.AP2, 0n, 'ok 80001000 R 12'],
+  ])('nested makes stage 2 dirty only if stage 1 may be written (leaf 0x%x)', (leaf, after, answer) => {
+    const rig = new Rig(IDS);
+    rig.cr0 = SMMUEN | ATSCHK;
+    const s2 = rig.stage2();
+    const at = s2.map(0x5_0000_1000n, 0x8000_1000n, (S2_RW_PAGE & ~LEAF.S2W) | LEAF.DBM);
+    const s1 = rig.stage1();
+    s1.map(0x1000n, 0x5_0000_1000n, leaf);
+    const cdAt = rig.cd({ T0SZ: 25, IPS: 4, TTB0: s1.base });
+    rig.ste(1, { ...rig.stage2Fields(s2), Config: 7, S1ContextPtr: cdAt, EATS: 1, S2HA: 1, S2HD: 1 });
+    expect(request(rig, 0x1000n)).toBe(answer);
+    expect(rig.read(at) & LEAF.S2W).toBe(after);
+  });
+
   it('nested is as large as the smaller leaf', () => {
     expect(request(rigWith(7), 0x20_1000n)).toBe('ok 40201000 RW 21');
   });
