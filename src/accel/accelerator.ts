@@ -17,7 +17,9 @@ import type { AddressSpace } from './address-space.ts';
 import { requireCompatible } from './compatibility.ts';
 import { desired, type Desired, type GuestState, type SteLimits } from './desired.ts';
 import { EventBridge, type EventSink } from './event-bridge.ts';
+import type { CommandLimits } from './canonical.ts';
 import { Invalidator } from './invalidation.ts';
+import { Identity } from './properties.ts';
 import { reconcile } from './reconcile.ts';
 import { queueMoment, reportQueue, type QueueReport, type ReconcileReport } from './report.ts';
 import { describeState, type AcceleratorState } from './state.ts';
@@ -46,8 +48,8 @@ export interface AcceleratorOptions {
   readonly space: AddressSpace;
   /** What to call it, when a machine has several. */
   readonly name?: string;
-  /** What the guest is told; true on every host device that is plugged. */
-  readonly ids: IdRegisters;
+  /** What the guest is told; true on every host device that is plugged. It may follow the host until the guest looks. */
+  readonly ids: IdRegisters | Identity;
   /** Told of every reconcile after it is done. */
   readonly observer?: (report: ReconcileReport) => void;
   /**
@@ -77,9 +79,25 @@ interface Plugged {
 const EVENTQ_BASE_WORD = OFFSET.EVENTQ_BASE >>> 2;
 const CR2_WORD = OFFSET.CR2 >>> 2;
 
+/** What the guest was told that bears on its commands. */
+const commandLimits = (ids: IdRegisters): CommandLimits => ({
+  ril: IDR3.RIL.of(ids.IDR3) !== 0,
+  ds: IDR5.DS.of(ids.IDR5) !== 0,
+  asid16: IDR0.ASID16.of(ids.IDR0) !== 0,
+  ats: IDR0.ATS.of(ids.IDR0) !== 0,
+  substreams: IDR1.SSIDSIZE.of(ids.IDR1) !== 0,
+});
+
+/** ID registers that the guest knows already. */
+function settled(ids: IdRegisters): Identity {
+  const identity = new Identity(ids);
+  identity.settle();
+  return identity;
+}
+
 export class Accelerator implements StreamBackend {
   readonly #space: AddressSpace;
-  readonly #ids: IdRegisters;
+  readonly #identity: Identity;
   readonly #observer: ((report: ReconcileReport) => void) | undefined;
   readonly #retryLater: ((attempt: number) => void) | undefined;
   /** Retries in a row that were asked for; and whether one is to come. */
@@ -104,7 +122,7 @@ export class Accelerator implements StreamBackend {
   constructor({ space, ids, observer, retryLater, name }: AcceleratorOptions) {
     this.#space = space;
     this.#retryLater = retryLater;
-    this.#ids = ids;
+    this.#identity = ids instanceof Identity ? ids : settled(ids);
     this.#observer = observer;
     this.#bridge = new EventBridge(
       {
@@ -116,14 +134,7 @@ export class Accelerator implements StreamBackend {
     );
     this.#actual = new Actual(space, this.#bridge, name);
     this.#actual.tripwireMoved = () => this.#run('RAM comes to the page of zeros');
-    const limits = {
-      ril: IDR3.RIL.of(ids.IDR3) !== 0,
-      ds: IDR5.DS.of(ids.IDR5) !== 0,
-      asid16: IDR0.ASID16.of(ids.IDR0) !== 0,
-      ats: IDR0.ATS.of(ids.IDR0) !== 0,
-      substreams: IDR1.SSIDSIZE.of(ids.IDR1) !== 0,
-    };
-    this.#invalidator = new Invalidator(this.#actual, limits, () => {
+    this.#invalidator = new Invalidator(this.#actual, commandLimits(this.#ids), () => {
       this.#actual.flushAll = true;
       this.#run('the host could not invalidate');
     });
@@ -132,6 +143,10 @@ export class Accelerator implements StreamBackend {
   /** Joins the accelerator and the SMMU that has it as backend; once, before anything else. */
   connect(smmu: GuestSmmu): void {
     this.#smmu = smmu;
+  }
+
+  get #ids(): IdRegisters {
+    return this.#identity.resolved.ids;
   }
 
   get #guest(): GuestSmmu {
@@ -148,6 +163,7 @@ export class Accelerator implements StreamBackend {
   plug({ name, path, sid }: PlugRequest): VfioDevice {
     if (this.#plugged.has(name)) throw new Error(`A device "${name}" is plugged already`);
     this.#begin();
+    const before = this.#identity.resolved;
     let stream: ActualStream;
     try {
       stream = this.#bind(name, path);
@@ -155,6 +171,7 @@ export class Accelerator implements StreamBackend {
       this.#run(`plug ${name}, undone`);
       throw error;
     }
+    this.#invalidator.limits = commandLimits(this.#ids);
     this.#actual.timedOut = undefined;
     this.#actual.streams.set(name, stream);
     this.#plugged.set(name, { name, sid, ste: new Uint32Array(STE_WORDS), steStatus: undefined });
@@ -162,6 +179,8 @@ export class Accelerator implements StreamBackend {
     const refusal = this.#refusal(stream);
     if (refusal === undefined) return stream.vfio;
     this.#plugged.delete(name);
+    this.#identity.adopt(before);
+    this.#invalidator.limits = commandLimits(this.#ids);
     this.#run(`plug ${name}, undone`);
     throw refusal;
   }
@@ -262,7 +281,9 @@ export class Accelerator implements StreamBackend {
     try {
       vfio.bind(iommufd);
       const host = getHostInfo(iommufd, vfio.devid);
-      requireCompatible(this.#ids, host);
+      const resolved = this.#identity.fit(host);
+      requireCompatible(resolved.ids, host);
+      this.#identity.adopt(resolved);
       return new ActualStream(name, vfio, host);
     } catch (error) {
       vfio.close();

@@ -49,14 +49,15 @@ export class Invalidator {
     abandoned: 0,
     atcTimeouts: 0,
   };
+  /** What the guest was told; it may change until the guest looks. */
+  limits: CommandLimits;
   readonly #actual: Actual;
-  readonly #limits: CommandLimits;
   readonly #abandon: () => void;
 
   /** @param abandon takes every stream off its translation, and flushes before any gets it back. */
   constructor(actual: Actual, limits: CommandLimits, abandon: () => void) {
     this.#actual = actual;
-    this.#limits = limits;
+    this.limits = limits;
     this.#abandon = abandon;
   }
 
@@ -92,7 +93,7 @@ export class Invalidator {
       const at = i * COMMAND_WORDS;
       const kind = commandKind(batch.words, at);
       if (!wanted(kind) || !this.#concerns(kind, batch.words, at)) continue;
-      if (canonicalise(batch.words, at, commands, count * COMMAND_WORDS, this.#limits)) count++;
+      if (canonicalise(batch.words, at, commands, count * COMMAND_WORDS, this.limits)) count++;
     }
     return count;
   }

@@ -4,6 +4,7 @@
  */
 
 import { Accelerator, type AcceleratorState } from '../accel/accelerator.ts';
+import { Identity, type SmmuProperties } from '../accel/properties.ts';
 import { AddressSpace } from '../accel/address-space.ts';
 import type { ReconcileReport } from '../accel/report.ts';
 import { hiOfNumber, loOfNumber } from '../bits/u64.ts';
@@ -20,7 +21,12 @@ import type { Scheduler } from './scheduler.ts';
 export interface MachineOptions {
   readonly kernel: Kernel;
   readonly memory: Memory;
+  /** What the guest is told as far as {@link properties} and the host do not say otherwise. */
   readonly ids: IdRegisters;
+  /** What its owner asks for; `auto` follows the host of the first device, until the guest looks. */
+  readonly properties?: SmmuProperties;
+  /** What `auto` is if the guest looks before there is a device. */
+  readonly floor?: SmmuProperties;
   readonly interrupts: InterruptPort;
   readonly scheduler: Scheduler;
   /** Told of every reconcile. */
@@ -47,6 +53,8 @@ export class Machine {
   readonly memory: Memory;
   readonly smmu: Smmu;
   readonly accelerator: Accelerator;
+  /** What the guest is told, and why. */
+  readonly identity: Identity;
   /** Guest RAM on the host. */
   readonly space: AddressSpace;
   readonly #kernel: Kernel;
@@ -56,12 +64,13 @@ export class Machine {
   constructor(options: MachineOptions) {
     const { kernel, memory, ids, interrupts, scheduler, observer, trace, later, name } = options;
     this.memory = memory;
+    this.identity = new Identity(ids, options.properties, options.floor);
     this.space = options.space ?? new AddressSpace(kernel);
     this.#kernel = kernel;
     this.#removed = options.removed;
     this.accelerator = new Accelerator({
       space: this.space,
-      ids,
+      ids: this.identity,
       ...(name !== undefined && { name }),
       ...(observer !== undefined && { observer }),
       ...(later !== undefined && {
@@ -72,13 +81,15 @@ export class Machine {
       }),
     });
     this.smmu = new Smmu({
-      ids,
+      ids: this.identity.resolved.ids,
       memory,
       interrupts,
       backend: this.accelerator,
       defer: () => scheduler.post(this.#goOn),
+      settled: () => this.identity.settle(),
       ...(trace !== undefined && { trace }),
     });
+    this.identity.changed = (changed) => this.smmu.identify(changed);
     this.accelerator.connect(this.smmu);
     this.#scheduler = scheduler;
   }
