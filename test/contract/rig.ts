@@ -9,6 +9,8 @@ export interface Rig {
   readonly kernel: Kernel;
   /** Devices with registers like iommu-testdev's in BAR0: two behind one SMMU, a third behind another. */
   readonly devices: readonly { readonly path: string; readonly address: string }[];
+  /** Which of the devices, by index, has INTx, and from 4 to 16 MSI vectors. */
+  readonly interrupting: number;
   /** Memory for a guest: zeros, from the beginning of a page. */
   ram(size: number): Uint8Array;
   /** Lets what the kernel put off happen: interrupts, wake-ups. */

@@ -5,16 +5,16 @@ import { ERRNO, errnoName } from '../../src/iommufd/uapi/errno.ts';
 import * as uapi from '../../src/iommufd/uapi/iommufd.ts';
 import type { Ioctl, Members, Values } from '../../src/iommufd/uapi/struct.ts';
 import * as vfio from '../../src/iommufd/uapi/vfio.ts';
-import type { MakeRig } from './rig.ts';
+import type { MakeRig, Rig } from './rig.ts';
 import { TX_FAIL } from './test-device.ts';
 import { nestedVm, Vm } from './vm.ts';
 
 const REGION = 2 ** 40;
 
 export function vfioContract(makeRig: MakeRig): void {
-  const withDevice = () => {
+  const withDevice = (which: (rig: Rig) => number = () => 0) => {
     const vm = new Vm(makeRig());
-    const a = vm.bind();
+    const a = vm.bind(which(vm.rig));
     const ask = <M extends Members>(ioctl: Ioctl<M>, values: Partial<Values<M>> = {}, size?: number) =>
       vm.client.vfio(a.device.fd, ioctl, values, size);
     return { vm, a, fd: a.device.fd, kernel: vm.rig.kernel, ask };
@@ -157,9 +157,15 @@ export function vfioContract(makeRig: MakeRig): void {
   });
 
   describe('SET_IRQS', () => {
+    /** Attached: where all DMA is blocked, messages would be, too. */
+    const withInterrupts = () => {
+      const device = withDevice(({ interrupting }) => interrupting);
+      expect(device.vm.attach(device.a, device.vm.ioas())).toBe('OK');
+      return device;
+    };
     const IRQ = { index: 1, start: 0, count: 1, flags: 4 | 32 };
     const setIrqs = (values: object, payload: readonly number[], argsz?: number) => {
-      const { kernel, fd } = withDevice();
+      const { kernel, fd } = withInterrupts();
       return setOn(kernel, fd, values, payload, argsz);
     };
     const setOn = (
@@ -183,8 +189,14 @@ export function vfioContract(makeRig: MakeRig): void {
       ['an unknown flag', { flags: 4 | 32 | 64 }, [-1], undefined, 'EINVAL'],
       ['two types of data', { flags: 1 | 4 | 32 }, [-1], undefined, 'EINVAL'],
       ['no type of data', { flags: 32 }, [-1], undefined, 'EINVAL'],
-      ['a start beyond the vectors', { start: 4 }, [-1], undefined, 'EINVAL'],
-      ['more vectors than there are', { count: 5 }, [-1, -1, -1, -1, -1], undefined, 'EINVAL'],
+      ['a start beyond the vectors', { start: 16 }, [-1], undefined, 'EINVAL'],
+      [
+        'more vectors than there are',
+        { count: 17 },
+        Array.from({ length: 17 }, () => -1),
+        undefined,
+        'EINVAL',
+      ],
       ['start and count that wrap', { start: 1, count: 0xffff_ffff }, [-1], undefined, 'EINVAL'],
       ['a payload that is missing', { count: 2 }, [-1], undefined, 'EINVAL'],
       ['a descriptor that is not open', {}, [999], undefined, 'EBADF'],
@@ -193,14 +205,71 @@ export function vfioContract(makeRig: MakeRig): void {
       expect(setIrqs(values, payload, argsz)).toBe(result);
     });
 
+    it('gives no messages to a device that is attached to nothing, but INTx', () => {
+      const { kernel, fd } = withDevice(({ interrupting }) => interrupting);
+      expect(setOn(kernel, fd, {}, [kernel.eventfd()])).toBe('ENOSPC');
+      expect(setOn(kernel, fd, { index: 0 }, [kernel.eventfd()])).toBe('OK');
+    });
+
+    it.each([
+      ['messages', 1],
+      ['INTx', 0],
+    ] as const)('%s cannot be triggered or turned off before they are set up', (_, index) => {
+      const { kernel, fd } = withInterrupts();
+      for (const count of [0, 1])
+        expect(setOn(kernel, fd, { flags: 1 | 32, index, count }, [])).toBe('EINVAL');
+      expect(setOn(kernel, fd, { index }, [kernel.eventfd()])).toBe('OK');
+      for (const [count, result] of [
+        [1, 'OK'],
+        [0, 'OK'],
+        [0, 'EINVAL'],
+      ] as const)
+        expect(setOn(kernel, fd, { flags: 1 | 32, index, count }, [])).toBe(result);
+    });
+
+    it('can mask INTx once it is set up', () => {
+      const { kernel, fd } = withInterrupts();
+      const mask = { flags: 1 | 8, index: 0 };
+      expect(setOn(kernel, fd, mask, [])).toBe('EINVAL');
+      expect(setOn(kernel, fd, { index: 0 }, [kernel.eventfd()])).toBe('OK');
+      expect(setOn(kernel, fd, mask, [])).toBe('OK');
+      expect(setOn(kernel, fd, { ...mask, flags: 1 | 16 }, [])).toBe('OK');
+      expect(setOn(kernel, fd, { ...mask, flags: 4 | 8 }, [kernel.eventfd()])).toBe('ENOTTY');
+      expect(setOn(kernel, fd, { ...mask, count: 0 }, [])).toBe('EINVAL');
+    });
+
+    it('of a request to let go is one eventfd', () => {
+      const { kernel, fd } = withInterrupts();
+      const request = { index: 4 };
+      expect(setOn(kernel, fd, { ...request, flags: 1 | 32 }, [])).toBe('EINVAL');
+      const eventfd = kernel.eventfd();
+      expect(setOn(kernel, fd, request, [eventfd])).toBe('OK');
+      expect(setOn(kernel, fd, { ...request, flags: 1 | 32 }, [])).toBe('OK');
+      expect(kernel.read(eventfd, new Uint8Array(8))).toBe(8);
+      expect(setOn(kernel, fd, { ...request, flags: 1 | 8 }, [])).toBe('ENOTTY');
+      expect(setOn(kernel, fd, { ...request, flags: 1 | 32, count: 0 }, [])).toBe('OK');
+      expect(setOn(kernel, fd, { ...request, flags: 1 | 32, count: 0 }, [])).toBe('EINVAL');
+    });
+
+    it('leaves none of the vectors with an eventfd if one of them is refused', () => {
+      const { kernel, fd, vm } = withInterrupts();
+      const eventfd = kernel.eventfd();
+      expect(setOn(kernel, fd, { count: 2 }, [eventfd, vm.iommufd])).toBe('EINVAL');
+      expect(setOn(kernel, fd, { flags: 1 | 32 }, [])).toBe('EINVAL');
+      expect(setOn(kernel, fd, {}, [eventfd])).toBe('OK');
+      expect(setOn(kernel, fd, { count: 2 }, [eventfd, 999])).toBe('EBADF');
+      expect(setOn(kernel, fd, { flags: 1 | 32 }, [])).toBe('OK');
+      expect(kernel.read(eventfd, new Uint8Array(8))).toBe(-ERRNO.EAGAIN);
+    });
+
     it('takes an eventfd and nothing else', () => {
-      const { kernel, fd, vm } = withDevice();
+      const { kernel, fd, vm } = withInterrupts();
       expect(setOn(kernel, fd, {}, [vm.iommufd])).toBe('EINVAL');
       expect(setOn(kernel, fd, {}, [kernel.eventfd()])).toBe('OK');
     });
 
     it('can trigger a vector by hand', () => {
-      const { kernel, fd, vm } = withDevice();
+      const { kernel, fd, vm } = withInterrupts();
       const eventfd = kernel.eventfd();
       const bytes = new Uint8Array(8);
       expect(kernel.read(eventfd, bytes)).toBe(-ERRNO.EAGAIN);
@@ -213,7 +282,7 @@ export function vfioContract(makeRig: MakeRig): void {
     });
 
     it('gives each vector its own eventfd', () => {
-      const { kernel, fd } = withDevice();
+      const { kernel, fd } = withInterrupts();
       const eventfds = [kernel.eventfd(), kernel.eventfd()];
       expect(setOn(kernel, fd, { start: 1, count: 2 }, eventfds)).toBe('OK');
       const counts = (): number[] => eventfds.map((eventfd) => kernel.read(eventfd, new Uint8Array(8)));
@@ -234,7 +303,7 @@ export function vfioContract(makeRig: MakeRig): void {
     });
 
     it('has one kind of interrupt at a time', () => {
-      const { kernel, fd } = withDevice();
+      const { kernel, fd } = withInterrupts();
       expect(setOn(kernel, fd, {}, [kernel.eventfd()])).toBe('OK');
       expect(setOn(kernel, fd, { index: 0 }, [kernel.eventfd()])).toBe('EINVAL');
       expect(setOn(kernel, fd, { flags: 1 | 32, count: 0 }, [])).toBe('OK');

@@ -46,6 +46,8 @@ export class PciSlot implements PciBus {
   readonly master: Master;
   /** Where the device's messages go: the doorbell as the device sees it. */
   doorbell: number;
+  /** Which of VFIO's interrupt indices INTx, MSI and MSI-X is on, if any: with or without eventfds. */
+  irqKind: number | undefined;
   /** Bound by VFIO; only one descriptor can have that. */
   bound = false;
   /** Number of open descriptors. */
@@ -112,6 +114,12 @@ export class PciSlot implements PciBus {
     const isMessage = index === INDEX.msi || index === INDEX.msix;
     const message = isMessage ? this.#msi.allocate(() => eventfd.signal()) : undefined;
     this.#vectors.set(key, { eventfd, message });
+  }
+
+  /** Turns off the kind of interrupts that is on. */
+  disableIrqs(): void {
+    if (this.irqKind !== undefined) this.clearVectors(this.irqKind);
+    this.irqKind = undefined;
   }
 
   /** Signals a vector's eventfd without the device. */

@@ -57,12 +57,10 @@ export class VfioFile extends OpenFile {
       case vfio.VFIO_DEVICE_GET_IRQ_INFO.request:
         return respond(vfio.VFIO_DEVICE_GET_IRQ_INFO, arg, ({ index }) => this.#irqInfo(index));
       case vfio.VFIO_DEVICE_SET_IRQS.request:
-        return setIrqs(
-          this.slot,
-          arg,
-          (fd) => this.#ports.file(fd),
-          () => this.#placeDoorbell(),
-        );
+        return setIrqs(this.slot, arg, {
+          file: (fd) => this.#ports.file(fd),
+          messagesStart: () => this.#placeDoorbell(),
+        });
       case vfio.VFIO_DEVICE_FEATURE.request:
         return feature(arg);
       case vfio.VFIO_DEVICE_RESET.request:
@@ -92,7 +90,9 @@ export class VfioFile extends OpenFile {
   override release(): void {
     const { slot } = this;
     if (this.#device !== undefined) {
-      for (let index = 0; index < vfio.VFIO_PCI_NUM_IRQS; index++) slot.clearVectors(index);
+      slot.disableIrqs();
+      for (const index of [vfio.VFIO_PCI_ERR_IRQ_INDEX, vfio.VFIO_PCI_REQ_IRQ_INDEX])
+        slot.clearVectors(index);
       slot.function.reset();
       this.#device.unbind();
       this.#device = undefined;
@@ -171,10 +171,14 @@ export class VfioFile extends OpenFile {
     };
   }
 
-  /** Message interrupts are being set up: the doorbell is where the device's domain shows it. */
-  #placeDoorbell(): void {
+  /**
+   * Message interrupts are being set up: the doorbell is where the device's domain shows it.
+   * @returns ENOSPC without a domain: where all DMA is blocked there is no place for it.
+   */
+  #placeDoorbell(): Errno {
     const iova = this.#mapDoorbell(this.#device?.hwpt);
     this.slot.doorbell = iova ?? DOORBELL;
+    return iova === undefined ? ERRNO.ENOSPC : 0;
   }
 
   #msiDomainChanged(hwpt: HwptPaging): void {

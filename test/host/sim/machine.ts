@@ -62,6 +62,7 @@ export function simRig(simulated = machine()): Rig {
       { path: PATH_B, address: '0000:00:05.0' },
       { path: PATH_C, address: '0000:20:04.0' },
     ],
+    interrupting: 0,
     ram: (size) => new Uint8Array(size),
     settle: run,
     poll: (fd) => host.poll(fd),
