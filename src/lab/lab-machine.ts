@@ -7,19 +7,20 @@
 export interface Endpoint {
   /** As Linux calls it. */
   readonly address: string;
-  /** iommu-testdev writes through the SMMU; edu reads and writes, and sends messages. */
-  readonly model: 'iommu-testdev' | 'edu';
+  /** iommu-testdev writes through the SMMU; edu reads and writes, and has one MSI; the USB host has 16. */
+  readonly model: 'iommu-testdev' | 'edu' | 'nec-usb-xhci';
 }
 
 /** The second SMMU's first bus, on which only root ports can be, and the one behind its root port. */
 const SECOND_BUS = 0x20;
 const BEHIND_PORT = SECOND_BUS + 1;
 
-/** Two test devices and edu behind the first SMMU, a test device behind the second one. */
+/** The last one is behind the second SMMU. */
 export const ENDPOINTS: readonly Endpoint[] = [
   { address: '0000:00:04.0', model: 'iommu-testdev' },
   { address: '0000:00:05.0', model: 'iommu-testdev' },
   { address: '0000:00:06.0', model: 'edu' },
+  { address: '0000:00:07.0', model: 'nec-usb-xhci' },
   { address: '0000:21:00.0', model: 'iommu-testdev' },
 ];
 
@@ -62,10 +63,15 @@ const escaped = (value: string): string => value.replaceAll(',', ',,');
 function endpointArguments({ address, model }: Endpoint): string[] {
   const [, bus, slot] = /^[0-9a-f]{4}:([0-9a-f]{2}):([0-9a-f]{2})\.0$/.exec(address) ?? [];
   const on = Number.parseInt(bus, 16) === BEHIND_PORT ? 'port0' : 'pcie.0';
-  // edu has 28 address bits unless told otherwise.
-  const more = model === 'edu' ? ',dma_mask=0xffffffffffff' : '';
-  return ['-device', `${model},bus=${on},addr=0x${slot}${more}`];
+  return ['-device', `${model},bus=${on},addr=0x${slot}${PROPERTIES[model]}`];
 }
+
+const PROPERTIES: Record<Endpoint['model'], string> = {
+  'iommu-testdev': '',
+  // 28 address bits unless told otherwise.
+  edu: ',dma_mask=0xffffffffffff',
+  'nec-usb-xhci': ',msi=on,msix=off',
+};
 
 /** What the machine is made of; its ACPI tables follow from this. */
 export function labMachineArguments(options: LabMachineOptions): string[] {
