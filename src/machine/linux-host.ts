@@ -76,7 +76,7 @@ export class LinuxHost implements ScenarioHost {
   readonly largestDma = 4;
   readonly patienceMs = 3000;
   readonly #kernel: OwningKernel;
-  readonly #ledger: ObjectLedger;
+  #ledger: ObjectLedger;
   readonly #devices: ReadonlyMap<string, Chosen>;
 
   private constructor(kernel: OwningKernel, devices: readonly Chosen[], release: string | undefined) {
@@ -155,8 +155,10 @@ export class LinuxHost implements ScenarioHost {
     return this.#ledger.counts();
   }
 
+  /** What comes afterwards finds the devices as at first. */
   close(): void {
     this.#kernel.release();
+    this.#ledger = new ObjectLedger(this.#kernel);
   }
 
   #device(name: string): Chosen {

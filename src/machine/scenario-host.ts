@@ -49,6 +49,6 @@ export interface ScenarioHost {
   settle(scheduler: Scheduler, stirred: boolean): Promise<boolean>;
   /** Live iommufd objects by kind; kinds without any are absent. */
   objects(): Record<string, number>;
-  /** Gives everything back, whatever is still in use. */
+  /** Gives everything back, whatever is still in use; another case may then begin. */
   close(): void;
 }

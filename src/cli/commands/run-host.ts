@@ -23,7 +23,8 @@ export async function realHost(scenario: Scenario, devices: readonly string[]): 
   const kernel = new LinuxKernel({ sys: await loadSyscalls() });
   // Also at a signal, which ends this process as an exit does.
   process.once('exit', () => kernel.release());
-  return () => LinuxHost.open({ kernel, files: hostFiles(), devices: names, assignments });
+  const host = LinuxHost.open({ kernel, files: hostFiles(), devices: names, assignments });
+  return () => host;
 }
 
 function parseAssignment(text: string, names: readonly string[]): Assignment {

@@ -328,7 +328,7 @@ class CaseRun {
         kind: 'expectation',
         line,
         ok: ok === (args.expect === 'ok') && (ok ? same : untouched),
-        text: `the DMA was expected to end with ${args.expect}${same ? '' : ' and the same data'}`,
+        text: `the DMA was expected to end with ${args.expect}${(ok ? same : untouched) ? '' : `, and memory to have ${ok ? 'the same data' : 'what it had'}`}`,
       });
   }
 
