@@ -2,7 +2,7 @@
 
 import { EVENT_CLASS, EVENT_TYPE } from '../spec/events.ts';
 import { CR0, CR2, OFFSET } from '../spec/registers.ts';
-import { STE_CONFIG, STE_EATS, STE_INSTCFG, STE_PRIVCFG } from '../spec/ste.ts';
+import { STE_CONFIG, STE_EATS, STE_INSTCFG, STE_PRIVCFG, STE_WORDS } from '../spec/ste.ts';
 import { selectCd } from './cd-lookup.ts';
 import type { EventRecord } from './event-record.ts';
 import type { Fault } from './fault.ts';
@@ -40,6 +40,7 @@ export class Ats {
   dry = false;
   readonly #parts: AtsParts;
   readonly #selection = { index: 0 };
+  readonly #ste = new Uint32Array(STE_WORDS);
 
   constructor(parts: AtsParts) {
     this.#parts = parts;
@@ -167,15 +168,16 @@ export class Ats {
       return beyond(addrHi, addrLo, features.oasBits) ? OUTCOME.Abort : OUTCOME.Ok;
     // Read fresh: the CD plays no part, so the cached contexts do not fit.
     const context = contexts.partial;
-    let status = contexts.fetchSte(transaction.sid, context.ste);
+    const ste = this.#ste;
+    let status = contexts.fetchSte(transaction.sid, ste);
     if (status === 0) {
-      context.setSte(features);
+      context.setSte(ste, features);
       if ((context.config & 4) === 0) return OUTCOME.Abort;
       const EATS = contexts.effectiveEATS(context);
       if (context.config === STE_CONFIG.Bypass || EATS === STE_EATS.Disabled)
         return this.forbidTranslated(transaction, result);
       // Without IDR3.PASIDTT it counts as one without a PASID.
-      status = selectCd(context.ste, features, false, 0, this.#selection);
+      status = selectCd(ste, features, false, 0, this.#selection);
       if (status === 0 && EATS === STE_EATS.Full)
         return beyond(addrHi, addrLo, features.oasBits) ? OUTCOME.Abort : OUTCOME.Ok;
     }

@@ -1,5 +1,4 @@
-import { CD_WORDS } from '../spec/cd.ts';
-import { STE, STE_CONFIG, STE_EATS, STE_INSTCFG, STE_PRIVCFG, STE_WORDS } from '../spec/ste.ts';
+import { STE, STE_CONFIG, STE_EATS, STE_INSTCFG, STE_PRIVCFG } from '../spec/ste.ts';
 import { StageOne, WORLD, type World } from './stage-one.ts';
 import { StageTwo } from './stage-two.ts';
 import type { Features } from './features.ts';
@@ -32,8 +31,6 @@ export class StreamContext {
   INSTCFG = 0;
   /** Either of the two has an effect. */
   overrides = false;
-  readonly ste = new Uint32Array(STE_WORDS);
-  readonly cd = new Uint32Array(CD_WORDS);
   readonly s1 = new StageOne();
   readonly s2 = new StageTwo();
 
@@ -51,9 +48,8 @@ export class StreamContext {
   globalFloor = 0;
   tlbChanges = 0;
 
-  /** Decodes `ste`, which is legal. */
-  setSte(features: Features): void {
-    const ste = this.ste;
+  /** Decodes an STE that is legal. */
+  setSte(ste: Uint32Array, features: Features): void {
     const config = STE.Config.get(ste);
     this.config = config;
     this.EATS = features.ATS && (config & 4) !== 0 && config !== STE_CONFIG.Bypass ? STE.EATS.get(ste) : 0;
@@ -65,18 +61,18 @@ export class StreamContext {
   }
 
   /** Regime of stage 1 (3.3.3): EL2 only where STRW counts. */
-  world(features: Features, E2H: boolean): World {
-    if (!usesSTRW(this.config, features) || STE.STRW.get(this.ste) === 0) return WORLD.EL1;
+  world(ste: Uint32Array, features: Features, E2H: boolean): World {
+    if (!usesSTRW(this.config, features) || STE.STRW.get(ste) === 0) return WORLD.EL1;
     return E2H ? WORLD.EL2_E2H : WORLD.EL2;
   }
 
-  /** Decodes the way of transactions that use a CD: `cd`, which is legal. */
-  setStage1(world: World, features: Features): void {
+  /** Decodes the way of transactions that use a CD, which is legal. */
+  setStage1(ste: Uint32Array, cd: Uint32Array, world: World, features: Features): void {
     const nested = (this.config & 2) !== 0;
-    this.s1.set(this.cd, world, features);
+    this.s1.set(cd, world, features);
     this.path = nested ? PATH.Nested : PATH.Stage1;
     // 5.2 S2VMID: tags translations of NS-EL1 wherever stage 2 is implemented, also without using it.
-    this.vmid = world === WORLD.EL1 && features.S2P ? STE.S2VMID.get(this.ste) : 0;
+    this.vmid = world === WORLD.EL1 && features.S2P ? STE.S2VMID.get(ste) : 0;
     this.kind = world !== WORLD.EL1 ? TLB_KIND.El2 : nested ? TLB_KIND.Combined : TLB_KIND.Stage1;
     this.tag = (this.vmid << 16) | this.s1.ASID;
     this.globalTag = (this.vmid << 16) | this.s1.ASET;

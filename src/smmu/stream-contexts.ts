@@ -1,7 +1,8 @@
 import type { Memory } from '../memory/memory.ts';
 import { EVENT_TYPE } from '../spec/events.ts';
 import { CR0, CR2, OFFSET } from '../spec/registers.ts';
-import { STE_EATS } from '../spec/ste.ts';
+import { CD_WORDS } from '../spec/cd.ts';
+import { STE_EATS, STE_WORDS } from '../spec/ste.ts';
 import { illegalCdField } from './cd-legality.ts';
 import { CdTable, NO_CD, selectCd } from './cd-lookup.ts';
 import { ConfigurationCache } from './configuration-cache.ts';
@@ -40,6 +41,9 @@ export class StreamContexts {
   readonly #cdTable: CdTable;
   readonly #trace: Trace | undefined;
   readonly #selection = { index: NO_CD };
+  /** The structures that are being read. */
+  readonly #ste = new Uint32Array(STE_WORDS);
+  readonly #cd = new Uint32Array(CD_WORDS);
 
   constructor(
     features: Features,
@@ -115,9 +119,11 @@ export class StreamContexts {
   #read(transaction: Transaction, context: StreamContext): number {
     const features = this.#features;
     this.#fault.stage1();
-    let status = this.fetchSte(transaction.sid, context.ste);
+    const ste = this.#ste;
+    const cd = this.#cd;
+    let status = this.fetchSte(transaction.sid, ste);
     if (status !== 0) return status;
-    context.setSte(features);
+    context.setSte(ste, features);
     context.cdIndex = 0;
     if (transaction.kind === KIND.AtsRequest) {
       // 3.9.1.2: what the STE alone refuses comes before substreams and CDs.
@@ -129,19 +135,19 @@ export class StreamContexts {
       return 0;
     }
     const selection = this.#selection;
-    status = selectCd(context.ste, features, transaction.ssv, transaction.ssid, selection);
+    status = selectCd(ste, features, transaction.ssv, transaction.ssid, selection);
     if (status !== 0) return status;
     if (selection.index === NO_CD) {
       context.setBypass();
       return 0;
     }
     const s2 = (context.config & 2) !== 0 ? context.s2 : undefined;
-    status = this.#cdTable.fetch(context.ste, s2, selection.index, context.cd);
+    status = this.#cdTable.fetch(ste, s2, selection.index, cd);
     if (status !== 0) return status;
-    const world = context.world(features, CR2.E2H.get(this.#registers, CR2_WORD) === 1);
-    if (illegalCdField(context.cd, context.ste, world, features) !== undefined) return EVENT_TYPE.C_BAD_CD;
+    const world = context.world(ste, features, CR2.E2H.get(this.#registers, CR2_WORD) === 1);
+    if (illegalCdField(cd, ste, world, features) !== undefined) return EVENT_TYPE.C_BAD_CD;
     context.cdIndex = selection.index;
-    context.setStage1(world, features);
+    context.setStage1(ste, cd, world, features);
     return 0;
   }
 
