@@ -47,6 +47,9 @@ export class StageTwo {
   R = false;
   S = false;
   bigEndian = false;
+  /** Oldest valid TLB entry of stage 2 alone, as of `tlbChanges`. */
+  floor = 0;
+  tlbChanges = 0;
 
   /** Decodes an STE that is not ILLEGAL and has Config[1]=1. */
   set(ste: Uint32Array, features: Features): void {
@@ -64,6 +67,7 @@ export class StageTwo {
       features.oasBits,
     );
     this.VMID = STE.S2VMID.get(ste);
+    this.tlbChanges = 0;
     // 5.2 S2HA: {HA=0, HD=1} behaves as no update at all.
     this.HA = STE.S2HA.get(ste) === 1;
     this.HD = this.HA && STE.S2HD.get(ste) === 1;

@@ -62,7 +62,11 @@ export class Stage2Walk {
     const log2Page = s2.table.log2Granule;
     const page = (ipaLo & -(1 << log2Page)) | tlbFlags(STAGE2, log2Page, false);
     const tag = s2.VMID << 16;
-    const at = tlb.find(ipaHi | 0, page, tag, tlb.floor(STAGE2, s2.VMID, 0, false));
+    if (s2.tlbChanges !== tlb.changes) {
+      s2.floor = tlb.floor(STAGE2, s2.VMID, 0, false);
+      s2.tlbChanges = tlb.changes;
+    }
+    const at = tlb.find(ipaHi | 0, page, tag, s2.floor);
     if (at >= 0) {
       const entries = tlb.entries;
       const paLo = entries[at + PA_LO];
