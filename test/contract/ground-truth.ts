@@ -326,7 +326,9 @@ export class GroundTruth {
       const out = this.#try(
         uapi.IOMMU_VEVENTQ_ALLOC,
         { ...good, ...values },
-        ({ out_veventq_id: id, out_veventq_fd: fd }) => `id=${id} fd=${fd}${more(fd)}`,
+        ({ out_veventq_id: id, out_veventq_fd: fd }) =>
+          // The measuring program had /dev/iommu as its first file, 3.
+          `id=${id} fd=${fd - this.#iommufd + 3}${more(fd)}`,
       );
       return { id: out.out_veventq_id, fd: out.out_veventq_fd };
     };

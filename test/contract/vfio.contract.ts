@@ -254,12 +254,23 @@ export function vfioContract(makeRig: MakeRig): void {
     it('leaves none of the vectors with an eventfd if one of them is refused', () => {
       const { kernel, fd, vm } = withInterrupts();
       const eventfd = kernel.eventfd();
+      const none = -ERRNO.EAGAIN;
       expect(setOn(kernel, fd, { count: 2 }, [eventfd, vm.iommufd])).toBe('EINVAL');
       expect(setOn(kernel, fd, { flags: 1 | 32 }, [])).toBe('EINVAL');
-      expect(setOn(kernel, fd, {}, [eventfd])).toBe('OK');
+      expect(setOn(kernel, fd, { count: 2 }, [eventfd, -1])).toBe('OK');
       expect(setOn(kernel, fd, { count: 2 }, [eventfd, 999])).toBe('EBADF');
       expect(setOn(kernel, fd, { flags: 1 | 32 }, [])).toBe('OK');
-      expect(kernel.read(eventfd, new Uint8Array(8))).toBe(-ERRNO.EAGAIN);
+      expect(kernel.read(eventfd, new Uint8Array(8))).toBe(none);
+    });
+
+    it('gives no more MSIs than at first until all are turned off', () => {
+      const { kernel, fd } = withInterrupts();
+      const eventfd = kernel.eventfd();
+      expect(setOn(kernel, fd, {}, [eventfd])).toBe('OK');
+      expect(setOn(kernel, fd, { start: 1 }, [eventfd])).toBe('EINVAL');
+      expect(setOn(kernel, fd, { start: 1 }, [-1])).toBe('OK');
+      expect(setOn(kernel, fd, { flags: 1 | 32, count: 0 }, [])).toBe('OK');
+      expect(setOn(kernel, fd, { start: 1 }, [eventfd])).toBe('OK');
     });
 
     it('takes an eventfd and nothing else', () => {

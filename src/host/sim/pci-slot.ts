@@ -48,6 +48,8 @@ export class PciSlot implements PciBus {
   doorbell: number;
   /** Which of VFIO's interrupt indices INTx, MSI and MSI-X is on, if any: with or without eventfds. */
   irqKind: number | undefined;
+  /** How many vectors of that kind the device was given when it was turned on. */
+  irqCount = 0;
   /** Bound by VFIO; only one descriptor can have that. */
   bound = false;
   /** Number of open descriptors. */

@@ -117,18 +117,23 @@ function loopback(slot: PciSlot, { data, index, start, count, payload }: Request
 function setVectors(slot: PciSlot, { index, start, count, payload }: Request, ports: IrqPorts): Errno {
   const isKind = index <= vfio.VFIO_PCI_MSIX_IRQ_INDEX;
   const before = slot.irqKind;
-  if (isKind) slot.irqKind = index;
+  if (isKind && before === undefined) {
+    slot.irqKind = index;
+    slot.irqCount = start + count;
+  }
   const fds = new DataView(payload.buffer, payload.byteOffset, payload.length);
   for (let i = 0; i < count; i++) {
     const fd = fds.getInt32(i * 4, true);
     const file = fd < 0 ? undefined : ports.file(fd);
-    if (fd < 0 || file instanceof EventFd) {
+    // VFIO_IRQ_INFO_NORESIZE: there are no more than at first until all are turned off.
+    const tooMany = fd >= 0 && index === vfio.VFIO_PCI_MSI_IRQ_INDEX && start + i >= slot.irqCount;
+    if (!tooMany && (fd < 0 || file instanceof EventFd)) {
       slot.setVector(index, start + i, file as EventFd | undefined);
       continue;
     }
     for (let j = 0; j <= i; j++) slot.setVector(index, start + j, undefined);
     if (isKind && before === undefined) slot.disableIrqs();
-    return file === undefined ? ERRNO.EBADF : ERRNO.EINVAL;
+    return file === undefined && !tooMany ? ERRNO.EBADF : ERRNO.EINVAL;
   }
   return 0;
 }

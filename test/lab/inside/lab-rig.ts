@@ -65,13 +65,14 @@ export interface LabRig extends Rig {
 /** Guards user memory: what a case gives is mapped by itself, with nothing behind it. */
 class GuardedMemory {
   readonly #sys: Syscalls;
-  readonly #mapped = new Set<UserMemory>();
+  /** What is mapped, with what takes its copy back. */
+  readonly #mapped = new Map<UserMemory, () => void>();
 
   constructor(sys: Syscalls) {
     this.#sys = sys;
   }
 
-  /** Memory with a copy of the bytes, which has its end at the end of a page; the copy is taken back at the release. */
+  /** Memory with a copy of the bytes, which has its end at the end of a page; what the kernel writes to it comes back. */
   userMemory(bytes: Uint8Array): UserMemory {
     const size = Math.ceil(bytes.length / PAGE) * PAGE;
     const all = MAP_PRIVATE | MAP_ANONYMOUS;
@@ -89,16 +90,20 @@ class GuardedMemory {
       bytes,
       release: () => {
         if (!this.#mapped.delete(memory)) return;
-        bytes.set(view);
         this.#sys.munmap(base, size + PAGE);
       },
     };
-    this.#mapped.add(memory);
+    this.#mapped.set(memory, () => bytes.set(view));
     return memory;
   }
 
+  /** Shows a case what the kernel has written by now. */
+  takeBack(): void {
+    for (const copy of this.#mapped.values()) copy();
+  }
+
   release(): void {
-    for (const memory of this.#mapped) memory.release();
+    for (const memory of this.#mapped.keys()) memory.release();
   }
 }
 
@@ -117,7 +122,11 @@ export function labRig(sys: Syscalls, smmus: PhysicalSmmus, devices: Rig['device
   const kernel: Kernel = {
     open: (path) => linux.open(path),
     close: (fd) => linux.close(fd),
-    ioctl: (fd, request, arg) => linux.ioctl(fd, request, arg),
+    ioctl: (fd, request, arg) => {
+      const errno = linux.ioctl(fd, request, arg);
+      guarded.takeBack();
+      return errno;
+    },
     read: (fd, into) => linux.read(fd, into),
     pread: (fd, into, offset) => linux.pread(fd, into, offset),
     pwrite: (fd, from, offset) => linux.pwrite(fd, from, offset),
