@@ -1,6 +1,6 @@
 /**
  * vsmmu as a library: the device, the contract with a Linux host and its embedded implementation, the accelerator, the
- * reference guest, and what puts them together. All of it runs in a browser page too, but what `machine/` adds.
+ * reference guest, and what puts them together. All of it runs in a browser page too, but `machine/` and the real host.
  */
 
 export {
@@ -20,6 +20,7 @@ export * from './smmu/ports.ts';
 export * from './smmu/transaction.ts';
 
 export type { Errno, Fd, Kernel, UserMemory, Watch } from './iommufd/kernel.ts';
+export { Caller, type Call } from './iommufd/call.ts';
 export { HostError } from './iommufd/errors.ts';
 export * as uapi from './iommufd/uapi.ts';
 
@@ -32,6 +33,10 @@ export { DmaTester } from './host/sim/functions/dma-tester.ts';
 export { NvmeFunction } from './host/sim/functions/nvme.ts';
 export { LAB_SMMU, SERVER_SMMU } from './host/sim/profiles.ts';
 export type { PciBus, PciFunction } from './host/sim/pci-function.ts';
+
+export { LinuxKernel, type LinuxKernelOptions, type WatchReadable } from './host/linux/linux-kernel.ts';
+export { loadSyscalls } from './sys/koffi-syscalls.ts';
+export type { Syscalls } from './sys/syscalls.ts';
 
 export { ReferenceGuest, type ReferenceGuestOptions } from './guest/reference-guest.ts';
 
