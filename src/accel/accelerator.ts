@@ -65,6 +65,17 @@ export interface PlugRequest {
   readonly path: string;
   /** The guest's StreamID; undefined while the guest has given the device no place on a bus. */
   readonly sid?: number | undefined;
+  /** Of a snapshot: the STE as the SMMU has it cached. */
+  readonly ste?: Uint32Array | undefined;
+}
+
+/** What a snapshot has of a plugged device. */
+export interface PluggedState {
+  readonly name: string;
+  readonly path: string;
+  readonly sid: number | undefined;
+  /** The STE as of the guest's last CFGI, if it was valid. */
+  readonly ste: Uint32Array | undefined;
 }
 
 /** A plugged device, with the STE as the SMMU has it cached: read again only when the guest says that it changed. */
@@ -160,7 +171,7 @@ export class Accelerator implements StreamBackend {
    * @returns the device, for its regions and interrupts.
    * @throws HostError if it cannot be served; nothing is left of the attempt, and it may be made again.
    */
-  plug({ name, path, sid }: PlugRequest): VfioDevice {
+  plug({ name, path, sid, ste }: PlugRequest): VfioDevice {
     if (this.#plugged.has(name)) throw new Error(`A device "${name}" is plugged already`);
     this.#begin();
     const before = this.#identity.resolved;
@@ -174,7 +185,12 @@ export class Accelerator implements StreamBackend {
     this.#invalidator.limits = commandLimits(this.#ids);
     this.#actual.timedOut = undefined;
     this.#actual.streams.set(name, stream);
-    this.#plugged.set(name, { name, sid, ste: new Uint32Array(STE_WORDS), steStatus: undefined });
+    this.#plugged.set(name, {
+      name,
+      sid,
+      ste: ste?.slice() ?? new Uint32Array(STE_WORDS),
+      steStatus: ste === undefined ? undefined : 0,
+    });
     this.#run(`plug ${name}`);
     const refusal = this.#refusal(stream);
     if (refusal === undefined) return stream.vfio;
@@ -208,6 +224,29 @@ export class Accelerator implements StreamBackend {
     this.#actual.flushAll = true;
     this.#actual.timedOut = undefined;
     this.#run('reset');
+  }
+
+  /** For a snapshot: the plugged devices, in the order in which they got their StreamIDs. */
+  get plugged(): readonly PluggedState[] {
+    return [...this.#plugged.values()].map(({ name, sid, ste, steStatus }) => ({
+      name,
+      path: this.#actual.streams.get(name)!.vfio.path,
+      sid,
+      ste: steStatus === 0 ? ste.slice() : undefined,
+    }));
+  }
+
+  /**
+   * For a snapshot: takes all events out of the host, to be delivered from here.
+   * @returns copies of the records that the guest has not got yet.
+   */
+  drainEvents(): readonly Uint32Array[] {
+    return this.#bridge.drain();
+  }
+
+  /** Events of a snapshot: the guest gets them before any other. */
+  restoreEvents(records: readonly Uint32Array[]): void {
+    this.#bridge.restore(records);
   }
 
   /** Tries again what the host refused. */
@@ -253,6 +292,7 @@ export class Accelerator implements StreamBackend {
   }
 
   eventQueueChanged(): void {
+    if (!this.#guest.eventqEnabled) this.#bridge.dropBacklog();
     if (this.#queueIsRight()) {
       this.#bridge.resume();
       return;

@@ -57,6 +57,10 @@ export const READ_RECORDS = 64;
 const HEADER_SIZE = iommufd_vevent_header.size;
 const HEADER_WORDS = HEADER_SIZE / 4;
 
+/** Reads that empty a queue: it holds no more than its depth, and one LOST header. */
+const readsFor = (veventq: Veventq | undefined): number =>
+  veventq === undefined ? 0 : Math.ceil(veventq.depth / READ_RECORDS) + 1;
+
 export class EventBridge implements QueueReader {
   readonly counters: EventCounters = {
     delivered: 0,
@@ -84,6 +88,8 @@ export class EventBridge implements QueueReader {
   /** Bytes that were read and not delivered: #buffer[#at..#end). */
   #at = 0;
   #end = 0;
+  /** Records that were taken out of the host for a snapshot, oldest first; they come before all that is in there. */
+  #backlog: Uint32Array[] = [];
   /** Sequence number of the next event, if none is lost. */
   #expected = 0;
 
@@ -102,7 +108,55 @@ export class EventBridge implements QueueReader {
     this.#at = 0;
     this.#end = 0;
     this.#expected = 0;
-    this.#resumeWatch();
+    if (this.#deliverBacklog()) this.#resumeWatch();
+  }
+
+  /**
+   * Takes everything out of the host's queue, to be delivered from here when the guest has room.
+   * @returns copies of the records that the guest has not got yet, oldest first; losses have been shown to it.
+   */
+  drain(): readonly Uint32Array[] {
+    const veventq = this.#veventq;
+    this.#putBack();
+    for (let reads = readsFor(veventq); reads > 0; reads--) {
+      const bytes = veventq!.read(this.#buffer);
+      if (bytes < 0) this.#readFailed(-bytes);
+      if (bytes <= 0) break;
+      this.#at = 0;
+      this.#end = bytes;
+      this.#putBack();
+    }
+    if (this.#backlog.length > 0) this.#pause();
+    return this.#backlog.map((record) => record.slice());
+  }
+
+  /** Records that a snapshot has: they are the guest's first. */
+  restore(records: readonly Uint32Array[]): void {
+    this.#backlog = records.map((record) => record.slice());
+  }
+
+  /** The guest's queue that they were for is gone. */
+  dropBacklog(): void {
+    this.counters.discarded += this.#backlog.length;
+    this.#backlog = [];
+  }
+
+  /** Moves the records in the buffer to the backlog. */
+  #putBack(): void {
+    while (this.#at < this.#end) if (this.#takeRecord()) this.#backlog.push(this.#record.slice());
+  }
+
+  /** @returns false if the guest has no room for what is left. */
+  #deliverBacklog(): boolean {
+    let done = 0;
+    let full = false;
+    while (!full && done < this.#backlog.length) {
+      this.#record.set(this.#backlog[done]);
+      full = !this.#send();
+      if (!full) done++;
+    }
+    this.#backlog.splice(0, done);
+    return !full;
   }
 
   close(): void {
@@ -110,9 +164,9 @@ export class EventBridge implements QueueReader {
     this.#pause();
     this.#veventq = undefined;
     if (veventq === undefined) return;
+    this.dropBacklog();
     this.#discard();
-    // The queue holds no more than its depth, and one LOST header.
-    for (let reads = Math.ceil(veventq.depth / READ_RECORDS) + 1; reads > 0; reads--) {
+    for (let reads = readsFor(veventq); reads > 0; reads--) {
       const bytes = veventq.read(this.#buffer);
       if (bytes <= 0) break;
       this.#at = 0;
@@ -126,9 +180,10 @@ export class EventBridge implements QueueReader {
    * made to wait.
    */
   resume(): void {
-    if (!this.paused || this.#sink.eventQueueSpace() === 0) return;
+    const waiting = this.paused || this.#backlog.length > 0;
+    if (!waiting || this.#sink.eventQueueSpace() === 0) return;
     this.#resumeWatch();
-    if (!this.#deliver()) this.#pause();
+    if (!this.#deliverBacklog() || !this.#deliver()) this.#pause();
     this.#filter.turned(false);
   }
 
@@ -158,20 +213,32 @@ export class EventBridge implements QueueReader {
    */
   #deliver(): boolean {
     while (this.#at < this.#end) {
-      const size = this.#takeHeader();
-      if (size === HEADER_SIZE) continue;
-      const from = (this.#at - size) / 4 + HEADER_WORDS;
-      for (let i = 0; i < EVENT_WORDS; i++) this.#record[i] = this.#words[from + i];
-      this.#filter.rename(this.#record);
-      const status = this.#sink.recordEvent(this.#record);
-      if (status === EVENT.Full) {
-        this.#at -= size;
-        this.#expected = this.#words[this.#at / 4 + 1];
-        return false;
-      }
-      if (status === EVENT.Queued) this.#count();
-      else this.counters.refused++;
+      const at = this.#at;
+      if (!this.#takeRecord() || this.#send()) continue;
+      this.#at = at;
+      // What was lost before it has been shown.
+      this.#expected = this.#words[at / 4 + 1];
+      return false;
     }
+    return true;
+  }
+
+  /** Takes the next record into #record, under the name that is due. @returns false if there was a header alone. */
+  #takeRecord(): boolean {
+    const size = this.#takeHeader();
+    if (size === HEADER_SIZE) return false;
+    const from = (this.#at - size) / 4 + HEADER_WORDS;
+    for (let i = 0; i < EVENT_WORDS; i++) this.#record[i] = this.#words[from + i];
+    this.#filter.rename(this.#record);
+    return true;
+  }
+
+  /** Gives #record to the guest. @returns false if it has no room. */
+  #send(): boolean {
+    const status = this.#sink.recordEvent(this.#record);
+    if (status === EVENT.Full) return false;
+    if (status === EVENT.Queued) this.#count();
+    else this.counters.refused++;
     return true;
   }
 

@@ -42,7 +42,7 @@ const FIELD: Readonly<Record<Name, string>> = {
 export interface Resolution {
   readonly property: Name;
   readonly value: 'on' | 'off' | number;
-  readonly from: 'asked' | 'host' | 'floor' | 'default';
+  readonly from: 'asked' | 'host' | 'floor' | 'default' | 'snapshot';
 }
 
 export interface Resolved {
@@ -117,6 +117,16 @@ export class Identity {
     };
   }
 
+  /** What a snapshot says: not to be changed by any host. */
+  static of(ids: IdRegisters): Resolved {
+    const properties = NAMES.map((property) => ({
+      property,
+      value: VALUE[property](ids),
+      from: 'snapshot' as const,
+    }));
+    return { ids, properties, lowered: [], host: true };
+  }
+
   /** Takes what {@link fit} gave, or goes back to what was before. */
   adopt(resolved: Resolved): void {
     if (this.#settled || resolved === this.#resolved) return;
@@ -133,7 +143,7 @@ export class Identity {
     const chosen = (property: Name): OnOffAuto | number | undefined => {
       const asked = this.#properties[property];
       if (asked !== 'auto') return asked;
-      return host === undefined ? this.#floor[property] : ofHost(property, host);
+      return host === undefined ? this.#floor[property] : OF_HOST[property](host);
     };
     const ssidsize = chosen('ssidsize');
     const fields: IdFields = {
@@ -153,20 +163,15 @@ export class Identity {
   }
 }
 
-function ofHost(property: Name, host: HostInfo): OnOffAuto | number {
-  switch (property) {
-    case 'ril':
-      return IDR3.RIL.of(host.idr[3]) === 1 ? 'on' : 'off';
-    // The SMMU's, the root complex's and the device's own: HW_INFO says it for all three.
-    case 'ats':
-      return host.ats && IDR0.ATS.of(host.idr[0]) === 1 ? 'on' : 'off';
-    case 'oas':
-      // 52 bits are the most that a guest's tables can have without 128-bit descriptors.
-      return OAS_BITS[Math.min(IDR5.OAS.of(host.idr[5]), 6)];
-    case 'ssidsize':
-      return Math.min(IDR1.SSIDSIZE.of(host.idr[1]), 20);
-  }
-}
+/** What `auto` is on a host. */
+const OF_HOST: Readonly<Record<Name, (host: HostInfo) => OnOffAuto | number>> = {
+  ril: ({ idr }) => (IDR3.RIL.of(idr[3]) === 1 ? 'on' : 'off'),
+  // The SMMU's, the root complex's and the device's own: HW_INFO says it for all three.
+  ats: ({ idr, ats }) => (ats && IDR0.ATS.of(idr[0]) === 1 ? 'on' : 'off'),
+  // 52 bits are the most that a guest's tables can have without 128-bit descriptors.
+  oas: ({ idr }) => OAS_BITS[Math.min(IDR5.OAS.of(idr[5]), 6)],
+  ssidsize: ({ idr }) => Math.min(IDR1.SSIDSIZE.of(idr[1]), 20),
+};
 
 const flag = (
   name: 'ril' | 'ats',
@@ -180,21 +185,15 @@ const size = (
 
 /** The properties as the ID registers have them. */
 function read(ids: IdRegisters, properties: readonly Resolution[]): Resolution[] {
-  return properties.map(({ property, from }) => ({ property, value: valueOf(property, ids), from }));
+  return properties.map(({ property, from }) => ({ property, value: VALUE[property](ids), from }));
 }
 
-function valueOf(property: Name, ids: IdRegisters): 'on' | 'off' | number {
-  switch (property) {
-    case 'ril':
-      return IDR3.RIL.of(ids.IDR3) === 1 ? 'on' : 'off';
-    case 'ats':
-      return IDR0.ATS.of(ids.IDR0) === 1 ? 'on' : 'off';
-    case 'oas':
-      return OAS_BITS[IDR5.OAS.of(ids.IDR5)];
-    case 'ssidsize':
-      return IDR1.SSIDSIZE.of(ids.IDR1);
-  }
-}
+const VALUE: Readonly<Record<Name, (ids: IdRegisters) => 'on' | 'off' | number>> = {
+  ril: (ids) => (IDR3.RIL.of(ids.IDR3) === 1 ? 'on' : 'off'),
+  ats: (ids) => (IDR0.ATS.of(ids.IDR0) === 1 ? 'on' : 'off'),
+  oas: (ids) => OAS_BITS[IDR5.OAS.of(ids.IDR5)],
+  ssidsize: (ids) => IDR1.SSIDSIZE.of(ids.IDR1),
+};
 
 const shown = (property: Name, value: number): string =>
   property === 'oas' ? `${value} (${OAS_BITS[value]} bits)` : String(value);

@@ -3,7 +3,7 @@
  * know what runs in the guest, nor whether the host is embedded.
  */
 
-import { Accelerator, type AcceleratorState } from '../accel/accelerator.ts';
+import { Accelerator, type AcceleratorState, type PlugRequest } from '../accel/accelerator.ts';
 import { Identity, type SmmuProperties } from '../accel/properties.ts';
 import { AddressSpace } from '../accel/address-space.ts';
 import type { ReconcileReport } from '../accel/report.ts';
@@ -134,7 +134,13 @@ export class Machine {
    * @throws HostError if it cannot be served; nothing is left of the attempt.
    */
   plug(name: string, path: string, sid: number): VfioDevice {
-    const device = this.accelerator.plug({ name, path, sid });
+    return this.plugRestored({ name, path, sid });
+  }
+
+  /** As {@link plug}, with what a snapshot knows of the device. @throws HostError likewise. */
+  plugRestored(request: PlugRequest): VfioDevice {
+    const device = this.accelerator.plug(request);
+    const { name } = request;
     const removed = this.#removed;
     if (removed === undefined) return device;
     const asked = (): void => {

@@ -122,6 +122,17 @@ export class CommandQueue {
     this.rebase();
   }
 
+  /** An ATC_INV was not answered, and no CMD_SYNC has said so yet. */
+  get atcTimeout(): boolean {
+    return this.#atcTimeout;
+  }
+
+  /** The registers are another device's, and with them what its last window of commands met. */
+  restored(atcTimeout: boolean): void {
+    this.reset();
+    this.#atcTimeout = atcTimeout;
+  }
+
   /** Whether there is a command that may be carried out now (4.1). */
   get ready(): boolean {
     if ((this.#page0[CR0_WORD] & ENABLED) === 0 || (this.#interrupts.active & CMDQ_ERR) !== 0) return false;

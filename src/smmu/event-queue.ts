@@ -59,6 +59,18 @@ export class EventQueue {
     this.truncate();
   }
 
+  /** The registers are another device's: whoever waited there for room is told here. */
+  restored(): void {
+    this.rebase();
+    this.#sawNoRoom = true;
+  }
+
+  /** Signals again what is in the queue, in case a signal got lost on the way here. */
+  resignal(): void {
+    if (this.enabled && this.#queue.used(this.#page1[PROD_WORD], this.#page1[CONS_WORD]) !== 0)
+      this.#interrupts.eventq();
+  }
+
   /** 6.3.95: bits of the index that the SMMU owns read as zero above its wrap flag. */
   truncate(): void {
     this.#page1[PROD_WORD] &= OVFLG | this.#queue.pointerMask;

@@ -52,6 +52,12 @@ export class Interrupts {
     this.#send('gerror', OFFSET.GERROR_IRQ_CFG0, GERROR.MSI_GERROR_ABT_ERR.inPlace);
   }
 
+  /** Signals again the errors that are active, in case a signal got lost. */
+  resignal(): void {
+    if (this.active === 0 || (this.#page0[IRQ_CTRL_WORD] & GERROR_IRQEN) === 0) return;
+    this.#send('gerror', OFFSET.GERROR_IRQ_CFG0, GERROR.MSI_GERROR_ABT_ERR.inPlace);
+  }
+
   /** The event queue became non-empty. */
   eventq(): void {
     if ((this.#page0[IRQ_CTRL_WORD] & EVENTQ_IRQEN) === 0) return;

@@ -59,6 +59,13 @@ export function implementedBits(spec: RegisterSpec, half: 0 | 1, ids: IdRegister
   return mask >>> 0;
 }
 
+/** A register and what is in it; `hi` counts only for those of 64 bits. */
+export interface RegisterValue {
+  readonly spec: RegisterSpec;
+  readonly hi: number;
+  readonly lo: number;
+}
+
 export class RegisterFile {
   /** Page 0 and page 1, word by word. */
   readonly page0: Uint32Array;
@@ -104,6 +111,13 @@ export class RegisterFile {
   /** Puts every register in the state after reset; what the architecture leaves UNKNOWN is 0. */
   reset(): void {
     this.#words.set(this.#reset);
+  }
+
+  /** Sets the register at an offset, whatever software may do. */
+  restore(offset: number, hi: number, lo: number, width: 32 | 64): void {
+    const at = this.indexOf(offset);
+    this.#words[at] = lo;
+    if (width === 64) this.#words[at + 1] = hi;
   }
 
   /**

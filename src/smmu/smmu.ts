@@ -23,7 +23,7 @@ import {
   type Trace,
 } from './ports.ts';
 import { PriQueue } from './pri-queue.ts';
-import { RegisterFile, wordOf } from './register-file.ts';
+import { RegisterFile, wordOf, type RegisterValue } from './register-file.ts';
 import type { Outcome, Transaction, Translation } from './transaction.ts';
 import { Translator } from './translator.ts';
 import type { WalkObserver } from './walk-observer.ts';
@@ -277,6 +277,39 @@ export class Smmu {
     this.#deferred = false;
     this.#backend.streamsChanged(0, this.#maxSid);
     this.#backend.eventQueueChanged();
+  }
+
+  /** Transactions that wait for CMD_RESUME or CMD_STALL_TERM. */
+  get stalled(): number {
+    return this.#translator.stalled;
+  }
+
+  /** An ATC_INV was not answered, and no CMD_SYNC has said so yet. */
+  get atcInvTimeout(): boolean {
+    return this.#commands.atcTimeout;
+  }
+
+  /**
+   * Takes over the registers of another SMMU with the same ID registers: {@link import('./snapshot.ts')}. All caches
+   * are empty. Nothing happens until {@link resume}; the backend is told nothing.
+   */
+  restore(registers: readonly RegisterValue[], atcInvTimeout: boolean): void {
+    if (!this.#identified) this.#settle();
+    this.#file.reset();
+    for (const { spec, hi, lo } of registers) this.#file.restore(spec.offset, hi, lo, spec.width);
+    this.#translator.reset();
+    this.#commands.restored(atcInvTimeout);
+    this.#events.restored();
+    this.#priq.rebase();
+    this.#deferred = false;
+  }
+
+  /** Goes on after {@link restore}: with commands that wait, and with signals that may have been under way. */
+  resume(): void {
+    this.#interrupts.resignal();
+    this.#events.resignal();
+    this.#lookForRoom();
+    this.#doorbell();
   }
 
   /** What a stored write sets off. `offset` is that of the word. */

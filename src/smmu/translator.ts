@@ -144,6 +144,11 @@ export class Translator {
     this.#stalls.invalidated();
   }
 
+  /** Transactions that are stalled. */
+  get stalled(): number {
+    return this.#stalls.count;
+  }
+
   /** Drops all caches and aborts stalled transactions. */
   reset(): void {
     this.#tlb.reset();
