@@ -13,7 +13,7 @@ export interface FormatOptions {
 }
 
 /** Breaks a text into lines; continuation lines start in the column where its first word does. */
-function wrap(text: string, indent: string, width: number): string[] {
+export function wrap(text: string, indent: string, width: number): string[] {
   const rest = ' '.repeat(indent.length);
   const lines: string[] = [];
   let line = indent;
