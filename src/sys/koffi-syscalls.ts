@@ -19,7 +19,6 @@ import {
   SOCK_CLOEXEC,
   SOCK_NONBLOCK,
   SOCK_STREAM,
-  EPOLL_CLOEXEC,
   EPOLL_CTL_ADD,
   F_GETFD,
 } from './linux.ts';
@@ -191,7 +190,7 @@ class KoffiSyscalls implements Syscalls {
     // The epoll descriptor could get the number of one that is closed.
     const open = this.fcntl(fd, F_GETFD, 0);
     if (open < 0) return open;
-    const epoll = this.#result(this.#call.epoll_create1(EPOLL_CLOEXEC));
+    const epoll = this.#result(this.#call.epoll_create1(O_CLOEXEC));
     if (epoll < 0) return epoll;
     // An event with no bits; large enough for the struct of either CPU.
     const result = this.#result(this.#call.epoll_ctl(epoll, EPOLL_CTL_ADD, fd, new Uint8Array(16)));

@@ -271,6 +271,17 @@ describe('a device can be used', () => {
     expect(notes).toEqual([expect.stringContaining('IDR3.RIL=0'), expect.stringContaining('IDR5.OAS=2')]);
   });
 
+  it('while another of its group is free too, with the remark that only one can be', () => {
+    const report = probe(
+      'group-shared.tree',
+      host(),
+      '/sys/devices/pci0000:00/0000:02:00.1/driver -> ../../../bus/pci/drivers/vfio-pci',
+    );
+    const { usable, notes } = deviceIn(report, '0000:02:00.0');
+    expect(usable).toBe('yes');
+    expect(notes).toEqual([expect.stringMatching(/^Group 5 holds 0000:02:00\.1 too; only one/)]);
+  });
+
   it('if it was not asked, as far as it shows', () => {
     const report = probe('vfio.tree');
     expect([report.usable, report.notAsked]).toEqual(['unknown', NOT_ASKED]);
