@@ -35,7 +35,7 @@ export class BenchMachine {
   readonly transaction = new Transaction();
   readonly result = new Translation();
   readonly #allocator = new Allocator(BigInt(RAM), BigInt(RAM + RAM_SIZE));
-  readonly #commands: bigint;
+  readonly #commands: number;
   readonly #strtab: bigint;
   /** TTB0 of the stage 1 tables. */
   s1Base = 0n;
@@ -46,12 +46,12 @@ export class BenchMachine {
     this.memory.addRam(0, RAM, new Uint8Array(RAM_SIZE));
     this.smmu = new Smmu({ ids, memory: this.memory, interrupts: { raise() {}, writeMsi: () => true } });
     this.#strtab = this.take(64 << 8);
-    this.#commands = this.take(16 * COMMANDS);
+    this.#commands = Number(this.take(16 * COMMANDS));
     const events = this.take(32 * EVENTS);
     const { smmu } = this;
     smmu.write(OFFSET.STRTAB_BASE, 8, 0, Number(this.#strtab));
     smmu.write(OFFSET.STRTAB_BASE_CFG, 4, 0, 8);
-    smmu.write(OFFSET.CMDQ_BASE, 8, 0, Number(this.#commands) + 11);
+    smmu.write(OFFSET.CMDQ_BASE, 8, 0, this.#commands + 11);
     smmu.write(OFFSET.EVENTQ_BASE, 8, 0, Number(events) + 11);
     smmu.write(OFFSET.CR2, 4, 0, 2);
     this.#build(pages);
@@ -120,7 +120,7 @@ export class BenchMachine {
 
   /** Queues one command; `ring` makes the SMMU take all that are queued. */
   queue(w0: number, w1: number, w2: number, w3: number): void {
-    const at = Number(this.#commands) + (this.#prod & (COMMANDS - 1)) * 16;
+    const at = this.#commands + (this.#prod & (COMMANDS - 1)) * 16;
     this.memory.store64(0, at, w1, w0);
     this.memory.store64(0, at + 8, w3, w2);
     this.#prod = (this.#prod + 1) & (2 * COMMANDS - 1);

@@ -106,7 +106,8 @@ function command(name: string, words: Command, entries: number): Row {
       };
       fill();
       // The queue keeps its contents: a doorbell makes the SMMU go round it once.
-      for (let i = 0; i < 2047; i++) machine.queue(...words);
+      const step = words[2] === 0 ? 0 : 4096;
+      for (let i = 0; i < 2047; i++) machine.queue(words[0], words[1], words[2] + (i & 63) * step, words[3]);
       machine.queue(...SYNC);
       machine.ring();
       return () => machine.ringRound();

@@ -64,6 +64,11 @@ const CHECK = { None: 0, Ssec: 1, Range: 2, AtcSize: 3, PriResponse: 4, SyncSign
 const SSEC = CMD_CFGI_CD.SSec.inPlace;
 const RANGE_WORD_0 = TLBI_RANGE.NUM.inPlace | TLBI_RANGE.SCALE.inPlace;
 const RANGE_WORD_2 = TLBI_RANGE.TTL128.inPlace | TLBI_RANGE.TTL.inPlace | TLBI_RANGE.TG.inPlace;
+const TG_IN_PLACE = TLBI_RANGE.TG.inPlace;
+const TG_16K = TLBI_RANGE.TG.put(TLBI_TG.Granule16K);
+const TTL_IN_PLACE = TLBI_RANGE.TTL.inPlace;
+const UNCHECKED = CHECK.None;
+const ILLEGAL = ACTION.Illegal;
 
 export class CommandLegality {
   readonly #action = new Uint8Array(256);
@@ -80,7 +85,7 @@ export class CommandLegality {
     this.#substreams = IDR1.SSIDSIZE.of(ids.IDR1) > 0;
     for (const [opcode, action] of actions(ids)) {
       this.#action[opcode] = action;
-      this.#check[opcode] = checkOf(opcode);
+      this.#check[opcode] = checkOf(opcode, this.#ril);
     }
     for (const { opcode, fields } of COMMANDS) {
       const at = opcode * COMMAND_WORDS;
@@ -118,48 +123,47 @@ export class CommandLegality {
    */
   admit(words: Uint32Array, at: number): Action {
     const opcode = words[at] & 0xff;
-    const action = this.#action[opcode];
-    if (action === ACTION.Illegal) return ACTION.Illegal;
-    switch (this.#check[opcode]) {
+    const action = this.#action[opcode] as Action;
+    if (this.#check[opcode] !== UNCHECKED && !this.#passes(words, at, this.#check[opcode])) return ILLEGAL;
+    const defined = this.#defined;
+    const from = opcode * COMMAND_WORDS;
+    words[at] &= defined[from];
+    words[at + 1] &= defined[from + 1];
+    words[at + 2] &= defined[from + 2];
+    words[at + 3] &= defined[from + 3];
+    return action;
+  }
+
+  #passes(words: Uint32Array, at: number, check: number): boolean {
+    switch (check) {
       case CHECK.Ssec:
-        if ((words[at] & SSEC) !== 0) return ACTION.Illegal;
-        break;
+        return (words[at] & SSEC) === 0;
       case CHECK.Range:
-        if (this.#ril && !this.#admitRange(words, at)) return ACTION.Illegal;
-        break;
+        return this.#admitRange(words, at);
       case CHECK.AtcSize:
         // 4.5.1: a larger Size may be ILLEGAL, or an UNKNOWN span.
-        if (CMD_ATC_INV.Size.get(words, at) > ATC_INV_SIZE_ALL) return ACTION.Illegal;
-        break;
+        return CMD_ATC_INV.Size.get(words, at) <= ATC_INV_SIZE_ALL;
       case CHECK.PriResponse:
-        if (CMD_PRI_RESP.Resp.get(words, at) === 3) return ACTION.Illegal;
-        break;
+        return CMD_PRI_RESP.Resp.get(words, at) !== 3;
       case CHECK.SyncSignal:
         // 4.7.3: CS=0b11 is reserved.
-        if (CMD_SYNC.CS.get(words, at) > SYNC_CS.SEV) return ACTION.Illegal;
-        break;
+        return CMD_SYNC.CS.get(words, at) <= SYNC_CS.SEV;
       default:
+        return true;
     }
-    const defined = opcode * COMMAND_WORDS;
-    words[at] &= this.#defined[defined];
-    words[at + 1] &= this.#defined[defined + 1];
-    words[at + 2] &= this.#defined[defined + 2];
-    words[at + 3] &= this.#defined[defined + 3];
-    return action as Action;
   }
 
   /** 4.4.1.1; @returns false if the encoding is reserved. Fields that TG makes RES0 are cleared. */
   #admitRange(words: Uint32Array, at: number): boolean {
-    const tg = TLBI_RANGE.TG.get(words, at);
-    if (tg === TLBI_TG.None) {
+    const tg = words[at + 2] & TG_IN_PLACE;
+    if (tg === 0) {
       words[at] &= ~RANGE_WORD_0;
       words[at + 2] &= ~RANGE_WORD_2;
       return true;
     }
     // A level 1 block of 16 KiB granule exists with IDR5.DS only; without it the hint counts as absent.
-    if (tg === TLBI_TG.Granule16K && TLBI_RANGE.TTL.get(words, at) === 1 && !this.#ds)
-      TLBI_RANGE.TTL.set(words, 0, at);
-    return (words[at] & RANGE_WORD_0) !== 0 || TLBI_RANGE.TTL.get(words, at) !== 0;
+    if (tg === TG_16K && TLBI_RANGE.TTL.get(words, at) === 1 && !this.#ds) TLBI_RANGE.TTL.set(words, 0, at);
+    return (words[at] & RANGE_WORD_0) !== 0 || (words[at + 2] & TTL_IN_PLACE) !== 0;
   }
 }
 
@@ -194,9 +198,9 @@ function actions(ids: IdRegisters): Map<number, Action> {
   return table;
 }
 
-function checkOf(opcode: number): number {
+function checkOf(opcode: number, ril: boolean): number {
   if (HAS_SSEC.has(opcode)) return CHECK.Ssec;
-  if (HAS_RANGE.has(opcode)) return CHECK.Range;
+  if (HAS_RANGE.has(opcode)) return ril ? CHECK.Range : CHECK.None;
   if (opcode === OPCODE.CMD_ATC_INV) return CHECK.AtcSize;
   if (opcode === OPCODE.CMD_PRI_RESP) return CHECK.PriResponse;
   if (opcode === OPCODE.CMD_SYNC) return CHECK.SyncSignal;

@@ -4,7 +4,6 @@ import { MEM_OK, type Memory } from '../memory/memory.ts';
 import {
   CERROR,
   CFGI_ALL_RANGE,
-  CMD_CFGI_STE,
   CMD_CFGI_STE_RANGE,
   CMD_PRI_RESP,
   CMD_RESUME,
@@ -13,11 +12,12 @@ import {
   SYNC_CS,
 } from '../spec/commands.ts';
 import { CMDQ_CONS, CR0, GERROR, IDR1, OFFSET } from '../spec/registers.ts';
-import { ACTION, CommandLegality } from './command-legality.ts';
+import { ACTION, CommandLegality, type Action } from './command-legality.ts';
 import { maxStreamId, outputAddressBits, type IdRegisters } from './identification.ts';
 import type { Interrupts } from './interrupts.ts';
 import {
   INVALIDATE,
+  NO_BACKEND,
   type CommandBatch,
   type PageResponsePort,
   type StreamBackend,
@@ -37,6 +37,17 @@ const ERR = CMDQ_CONS.ERR.inPlace;
 
 /** Commands between two CMD_SYNCs that are kept together; a longer window is handed over in pieces. */
 const BATCH_COMMANDS = 256;
+/** Commands that are fetched at a time. */
+const STRETCH_COMMANDS = 64;
+
+// Numbers of this module cost nothing where they are used; properties of imported objects are loaded every time.
+const OK = MEM_OK;
+const NONE = CERROR.NONE;
+const NOTHING = ACTION.Nothing;
+const CFGI_STE = ACTION.CfgiSte;
+const INVALIDATION = ACTION.Invalidate;
+const SYNC = ACTION.Sync;
+const SIGNAL = CMD_SYNC.CS.inPlace;
 
 /** What commands act on besides the backend: the translator. */
 export interface CommandTarget {
@@ -65,16 +76,17 @@ export class CommandQueue {
   readonly #trace: Trace | undefined;
   readonly #legality: CommandLegality;
   readonly #maxSid: number;
-  /** Commands are fetched into the first free place, where an invalidation stays until the CMD_SYNC. */
+  /** Nobody but us has to hear of invalidations. */
+  readonly #alone: boolean;
+  /** Commands are fetched into this; what was fetched and not carried out is forgotten and fetched again. */
+  readonly #fetched = new Uint32Array(STRETCH_COMMANDS * COMMAND_WORDS);
+  /** With a backend, invalidations stay here until the CMD_SYNC. */
   readonly #batch = new PendingBatch();
   /** A piece of the window that was handed over before its CMD_SYNC met an ATC_INV without an answer. */
   #atcTimeout = false;
   #running = false;
-  /** The CMD_SYNC that is being completed asked for an interrupt. */
-  #signal = false;
-  #signalHi = 0;
-  #signalLo = 0;
-  #signalData = 0;
+  /** Grows whenever somebody else than a command moves CONS: a reset, or software inside our process. */
+  #moves = 0;
 
   constructor(
     ids: IdRegisters,
@@ -90,6 +102,7 @@ export class CommandQueue {
     this.#memory = memory;
     this.#interrupts = interrupts;
     this.#backend = backend;
+    this.#alone = backend === NO_BACKEND;
     this.#target = target;
     this.#responses = responses;
     this.#trace = trace;
@@ -112,6 +125,7 @@ export class CommandQueue {
 
   /** 6.3.28: bits of the index that the SMMU owns read as zero above its wrap flag. */
   truncate(): void {
+    this.#moves += 1;
     this.#page0[CONS_WORD] &= ERR | this.#queue.pointerMask;
   }
 
@@ -148,65 +162,116 @@ export class CommandQueue {
   run(budget: number): boolean {
     if (this.#running) return false;
     this.#running = true;
-    for (let left = budget; left > 0 && this.ready; left--) this.#step();
+    const most = this.#trace === undefined ? STRETCH_COMMANDS : 1;
+    for (let left = budget; left > 0 && this.ready;) left -= this.#stretch(Math.min(left, most));
     this.#running = false;
     return this.ready;
   }
 
-  /** Carries out the command at CONS, or reports why not. */
-  #step(): void {
+  /**
+   * Fetches up to `most` commands and carries them out. CONS is written only where somebody could see it: before anyone
+   * is called, at an error and at the end. 3.5.1: commands up to PROD are ours to fetch ahead.
+   * @returns how many were tried.
+   */
+  #stretch(most: number): number {
     const page0 = this.#page0;
     const queue = this.#queue;
-    const batch = this.#batch;
-    if (batch.count === BATCH_COMMANDS) this.#flush();
-    const cons = page0[CONS_WORD];
-    const at = batch.count * COMMAND_WORDS;
-    if (
-      this.#memory.loadWords(queue.baseHi, queue.entryLo(cons), batch.words, COMMAND_WORDS, at) !== MEM_OK
-    ) {
-      this.#fail(CERROR.ABT);
-      return;
+    const words = this.#fetched;
+    const legality = this.#legality;
+    const target = this.#target;
+    const alone = this.#alone;
+    const first = page0[CONS_WORD];
+    const toEnd = queue.size - (first & (queue.size - 1));
+    let count = Math.min(most, toEnd, queue.used(page0[PROD_WORD], first));
+    if (!this.#fetch(first, count)) {
+      // Perhaps a later one is where no memory is, or in another piece of it.
+      count = 1;
+      if (!this.#fetch(first, 1)) {
+        this.#fail(CERROR.ABT);
+        return 1;
+      }
     }
-    if (this.#trace !== undefined) this.#trace('smmuv3_cmdq_opcode', batch.words[at] & 0xff);
-    const error = this.#execute(batch.words, at);
-    // Someone whom the command called may have written CONS: a reset, or a guest inside our process.
-    if (page0[CONS_WORD] !== cons) {
-      this.#signal = false;
-      return;
+    for (let i = 0; i < count; i++) {
+      const at = i * COMMAND_WORDS;
+      if (this.#trace !== undefined) this.#trace('smmuv3_cmdq_opcode', words[at] & 0xff);
+      const action = legality.admit(words, at);
+      if (action === NOTHING) continue;
+      if (alone) {
+        if (action === INVALIDATION) {
+          target.invalidate(words, at);
+          continue;
+        }
+        if (action === CFGI_STE) {
+          this.#cfgiSte(words, at);
+          continue;
+        }
+      } else if (action === INVALIDATION && this.#batch.count < BATCH_COMMANDS) {
+        target.invalidate(words, at);
+        this.#collect(words, at);
+        continue;
+      }
+      if (action === SYNC && (words[at] & SIGNAL) === 0 && this.#batch.count === 0 && !this.#atcTimeout)
+        continue;
+      // From here on somebody may be called who looks at CONS, or changes everything.
+      this.#consume(first + i);
+      this.#step(action, words, at);
+      return i + 1;
     }
-    if (error !== CERROR.NONE) {
+    this.#consume(first + count);
+    return count;
+  }
+
+  #fetch(cons: number, count: number): boolean {
+    const queue = this.#queue;
+    return (
+      this.#memory.loadWords(queue.baseHi, queue.entryLo(cons), this.#fetched, count * COMMAND_WORDS) === OK
+    );
+  }
+
+  /** Moves CONS to a command; ERR stays. */
+  #consume(pointer: number): void {
+    const page0 = this.#page0;
+    page0[CONS_WORD] = (page0[CONS_WORD] & ERR) | (pointer & this.#queue.pointerMask);
+  }
+
+  /** Carries out the command at CONS, or reports why not. */
+  #step(action: Action, words: Uint32Array, at: number): void {
+    const moves = this.#moves;
+    const error = this.#execute(action, words, at);
+    // Someone whom the command called may have written CONS.
+    if (this.#moves !== moves) return;
+    if (error !== NONE) {
       this.#fail(error);
       return;
     }
-    const next = (cons + 1) & queue.pointerMask;
-    page0[CONS_WORD] = (cons & ERR) | next;
-    // 4.7.3: the signal follows CONS.
-    if (!this.#signal) return;
-    this.#signal = false;
-    this.#interrupts.sync(this.#signalHi, this.#signalLo, this.#signalData);
+    this.#consume(this.#page0[CONS_WORD] + 1);
+    // 4.7.3: the signal follows CONS. SEV without IDR0.SEV acts as no signal.
+    if (action === SYNC && CMD_SYNC.CS.get(words, at) === SYNC_CS.IRQ)
+      this.#interrupts.sync(
+        CMD_SYNC.MSIAddress.getHi(words, at),
+        CMD_SYNC.MSIAddress.getLo(words, at),
+        CMD_SYNC.MSIData.get(words, at),
+      );
   }
 
   /** @returns a CERROR code; NONE if the command is consumed. */
-  #execute(words: Uint32Array, at: number): number {
-    switch (this.#legality.admit(words, at)) {
+  #execute(action: Action, words: Uint32Array, at: number): number {
+    switch (action) {
       case ACTION.Nothing:
         return CERROR.NONE;
       case ACTION.Invalidate:
         this.#target.invalidate(words, at);
-        this.#batch.count++;
+        this.#collect(words, at);
         return CERROR.NONE;
-      case ACTION.CfgiSte: {
-        const sid = CMD_CFGI_STE.StreamID.get(words, at);
-        if (this.#trace !== undefined) this.#trace('smmuv3_cmdq_cfgi_ste', sid);
-        this.#streamsChanged(words, at, sid, sid);
+      case ACTION.CfgiSte:
+        this.#cfgiSte(words, at);
         return CERROR.NONE;
-      }
       case ACTION.CfgiSteRange:
         this.#cfgiSteRange(words, at);
         return CERROR.NONE;
       case ACTION.AtcInv:
         // 4.5.1: ignored while the SMMU is disabled.
-        if ((this.#page0[CR0_WORD] & SMMUEN) !== 0) this.#batch.count++;
+        if ((this.#page0[CR0_WORD] & SMMUEN) !== 0) this.#collect(words, at);
         return CERROR.NONE;
       case ACTION.PriResp:
         if ((this.#page0[CR0_WORD] & SMMUEN) !== 0)
@@ -230,10 +295,16 @@ export class CommandQueue {
         this.#target.terminateStalls(CMD_RESUME.StreamID.get(words, at));
         return CERROR.NONE;
       case ACTION.Sync:
-        return this.#sync(words, at);
+        return this.#sync();
       default:
         return CERROR.ILL;
     }
+  }
+
+  #cfgiSte(words: Uint32Array, at: number): void {
+    const sid = words[at + 1];
+    if (this.#trace !== undefined) this.#trace('smmuv3_cmdq_cfgi_ste', sid);
+    this.#streamsChanged(words, at, sid, sid);
   }
 
   #cfgiSteRange(words: Uint32Array, at: number): void {
@@ -251,9 +322,19 @@ export class CommandQueue {
   #streamsChanged(words: Uint32Array, at: number, first: number, last: number): void {
     if (first > this.#maxSid) return;
     this.#target.invalidate(words, at);
+    if (this.#alone) return;
     // What came before in this window has to come before for the backend too.
     if (this.#batch.count > 0) this.#flush();
     this.#backend.streamsChanged(first, Math.min(last, this.#maxSid));
+  }
+
+  /** Keeps a command until the CMD_SYNC. */
+  #collect(words: Uint32Array, at: number): void {
+    const batch = this.#batch;
+    if (batch.count === BATCH_COMMANDS) this.#flush();
+    const to = batch.count * COMMAND_WORDS;
+    for (let i = 0; i < COMMAND_WORDS; i++) batch.words[to + i] = words[at + i];
+    batch.count += 1;
   }
 
   /** Hands the collected commands over. An unanswered ATC_INV is remembered for the CMD_SYNC. */
@@ -262,24 +343,12 @@ export class CommandQueue {
     this.#batch.count = 0;
   }
 
-  #sync(words: Uint32Array, at: number): number {
-    // Read first: the command lies where the next one will go.
-    const signal = CMD_SYNC.CS.get(words, at) === SYNC_CS.IRQ;
-    const hi = CMD_SYNC.MSIAddress.getHi(words, at);
-    const lo = CMD_SYNC.MSIAddress.getLo(words, at);
-    const data = CMD_SYNC.MSIData.get(words, at);
+  #sync(): number {
     if (this.#batch.count > 0) this.#flush();
-    if (this.#atcTimeout) {
-      // 4.7.3: not consumed, no signal; the next CMD_SYNC completes what else there was.
-      this.#atcTimeout = false;
-      return CERROR.ATC_INV_SYNC;
-    }
-    // 4.7.3: SEV without IDR0.SEV acts as no signal.
-    this.#signal = signal;
-    this.#signalHi = hi;
-    this.#signalLo = lo;
-    this.#signalData = data;
-    return CERROR.NONE;
+    if (!this.#atcTimeout) return CERROR.NONE;
+    // 4.7.3: not consumed, no signal; the next CMD_SYNC completes what else there was.
+    this.#atcTimeout = false;
+    return CERROR.ATC_INV_SYNC;
   }
 
   /** 7.1: CONS stays at the command, and ERR is there before the error becomes active. */

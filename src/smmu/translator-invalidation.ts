@@ -1,13 +1,9 @@
 import {
   CFGI_ALL_RANGE,
   CMD_CFGI_CD,
-  CMD_CFGI_STE,
   CMD_CFGI_STE_RANGE,
   CMD_TLBI_EL2_VA,
-  CMD_TLBI_NH_ASID,
-  CMD_TLBI_NH_VA,
   CMD_TLBI_S2_IPA,
-  COMMAND,
   OPCODE,
   TLBI_RANGE,
 } from '../spec/commands.ts';
@@ -18,6 +14,26 @@ import type { Tlb } from './tlb.ts';
 
 const CR0_WORD = OFFSET.CR0 >>> 2;
 const CR2_WORD = OFFSET.CR2 >>> 2;
+// Numbers of this module cost nothing where they are used; properties of imported objects are loaded every time.
+const CFGI_STE = OPCODE.CMD_CFGI_STE;
+const CFGI_CD_ALL = OPCODE.CMD_CFGI_CD_ALL;
+const CFGI_STE_RANGE = OPCODE.CMD_CFGI_STE_RANGE;
+const CFGI_CD = OPCODE.CMD_CFGI_CD;
+const TLBI_NH_ALL = OPCODE.CMD_TLBI_NH_ALL;
+const TLBI_NH_ASID = OPCODE.CMD_TLBI_NH_ASID;
+const TLBI_NH_VA = OPCODE.CMD_TLBI_NH_VA;
+const TLBI_NH_VAA = OPCODE.CMD_TLBI_NH_VAA;
+const TLBI_S12_VMALL = OPCODE.CMD_TLBI_S12_VMALL;
+const TLBI_S2_IPA = OPCODE.CMD_TLBI_S2_IPA;
+const TLBI_NSNH_ALL = OPCODE.CMD_TLBI_NSNH_ALL;
+const TLBI_EL2_ASID = OPCODE.CMD_TLBI_EL2_ASID;
+const TLBI_EL2_VA = OPCODE.CMD_TLBI_EL2_VA;
+const TLBI_EL2_ALL = OPCODE.CMD_TLBI_EL2_ALL;
+const TLBI_EL2_VAA = OPCODE.CMD_TLBI_EL2_VAA;
+const TG_WORD = TLBI_RANGE.TG.word;
+const TG_IN_PLACE = TLBI_RANGE.TG.inPlace;
+const VMW = CR0.VMW.inPlace;
+
 /** Larger ranges than this in 4 KB pages are all the same: beyond what the TLB takes apart. */
 const PAGES_MAX = 2 ** 30;
 
@@ -30,12 +46,16 @@ export const withoutTag = (vaHi: number): number => ((vaHi << 8) >> 8) >>> 0;
 /** Carries out CFGI_* and TLBI_* commands on the caches (4.3, 4.4). Dropping more than was asked for is always legal. */
 export class Invalidation {
   readonly #features: Features;
+  readonly #s2p: boolean;
+  readonly #ril: boolean;
   readonly #registers: Uint32Array;
   readonly #tlb: Tlb;
   readonly #configuration: ConfigurationCache;
 
   constructor(features: Features, registers: Uint32Array, tlb: Tlb, configuration: ConfigurationCache) {
     this.#features = features;
+    this.#s2p = features.S2P;
+    this.#ril = features.RIL;
     this.#registers = registers;
     this.#tlb = tlb;
     this.#configuration = configuration;
@@ -44,13 +64,25 @@ export class Invalidation {
   /** One legal command of four words at words[at]. Others change nothing. */
   carryOut(words: Uint32Array, at: number): void {
     const tlb = this.#tlb;
-    switch (COMMAND.Opcode.get(words, at)) {
-      case OPCODE.CMD_CFGI_STE:
-      // 4.3.4: all CDs of the StreamID; they are cached together with its STE.
-      case OPCODE.CMD_CFGI_CD_ALL:
-        this.#configuration.invalidateSte(CMD_CFGI_STE.StreamID.get(words, at));
+    switch (words[at] & 0xff) {
+      case TLBI_NH_VA:
+        if (this.#vmidWildcard()) tlb.invalidateAll();
+        else
+          tlb.invalidateVa(
+            this.#vmid(words, at),
+            words[at + 1] >>> 16,
+            withoutTag(words[at + 3]),
+            words[at + 2] & ~0xfff,
+            this.#pages(words, at),
+            this.#leaf(words, at),
+          );
         break;
-      case OPCODE.CMD_CFGI_STE_RANGE: {
+      case CFGI_STE:
+      // 4.3.4: all CDs of the StreamID; they are cached together with its STE.
+      case CFGI_CD_ALL:
+        this.#configuration.invalidateSte(words[at + 1]);
+        break;
+      case CFGI_STE_RANGE: {
         const Range = CMD_CFGI_STE_RANGE.Range.get(words, at);
         this.#configuration.invalidateStes(
           CMD_CFGI_STE_RANGE.StreamID.get(words, at),
@@ -58,41 +90,29 @@ export class Invalidation {
         );
         break;
       }
-      case OPCODE.CMD_CFGI_CD:
+      case CFGI_CD:
         this.#configuration.invalidateCd(
           CMD_CFGI_CD.StreamID.get(words, at),
           CMD_CFGI_CD.SubstreamID.get(words, at),
         );
         break;
-      case OPCODE.CMD_TLBI_NH_ALL:
+      case TLBI_NH_ALL:
         if (this.#vmidWildcard()) tlb.invalidateAll();
         else tlb.invalidateStage1(this.#vmid(words, at));
         break;
-      case OPCODE.CMD_TLBI_NH_ASID:
+      case TLBI_NH_ASID:
         if (this.#vmidWildcard()) tlb.invalidateAll();
-        else tlb.invalidateAsid(this.#vmid(words, at), CMD_TLBI_NH_ASID.ASID.get(words, at));
+        else tlb.invalidateAsid(this.#vmid(words, at), words[at + 1] >>> 16);
         break;
-      case OPCODE.CMD_TLBI_NH_VA:
-        if (this.#vmidWildcard()) tlb.invalidateAll();
-        else
-          tlb.invalidateVa(
-            this.#vmid(words, at),
-            CMD_TLBI_NH_VA.ASID.get(words, at),
-            withoutTag(words[at + 3]),
-            words[at + 2] & ~0xfff,
-            this.#pages(words, at),
-            this.#leaf(words, at),
-          );
-        break;
-      case OPCODE.CMD_TLBI_NH_VAA:
+      case TLBI_NH_VAA:
         if (this.#vmidWildcard()) tlb.invalidateAll();
         else tlb.invalidateVaAllAsids(this.#vmid(words, at));
         break;
-      case OPCODE.CMD_TLBI_S12_VMALL:
+      case TLBI_S12_VMALL:
         if (this.#vmidWildcard()) tlb.invalidateAll();
         else tlb.invalidateVmid(this.#vmid(words, at));
         break;
-      case OPCODE.CMD_TLBI_S2_IPA:
+      case TLBI_S2_IPA:
         if (this.#vmidWildcard()) tlb.invalidateAll();
         else
           tlb.invalidateIpa(
@@ -103,13 +123,13 @@ export class Invalidation {
             this.#leaf(words, at),
           );
         break;
-      case OPCODE.CMD_TLBI_NSNH_ALL:
+      case TLBI_NSNH_ALL:
         tlb.invalidateAll();
         break;
-      case OPCODE.CMD_TLBI_EL2_ASID:
+      case TLBI_EL2_ASID:
         tlb.invalidateEl2Asid(CMD_TLBI_EL2_VA.ASID.get(words, at));
         break;
-      case OPCODE.CMD_TLBI_EL2_VA:
+      case TLBI_EL2_VA:
         // 4.4.2: the ASID counts only with E2H. Plain EL2 is cached under ASID 0.
         tlb.invalidateEl2Va(
           CR2.E2H.get(this.#registers, CR2_WORD) === 1 ? CMD_TLBI_EL2_VA.ASID.get(words, at) : 0,
@@ -119,8 +139,8 @@ export class Invalidation {
           this.#leaf(words, at),
         );
         break;
-      case OPCODE.CMD_TLBI_EL2_ALL:
-      case OPCODE.CMD_TLBI_EL2_VAA:
+      case TLBI_EL2_ALL:
+      case TLBI_EL2_VAA:
         tlb.invalidateEl2();
         break;
       default:
@@ -129,29 +149,29 @@ export class Invalidation {
 
   /** 4.4.2: VMIDs are matched only if there is stage 2. */
   #vmid(words: Uint32Array, at: number): number {
-    return this.#features.S2P ? CMD_TLBI_NH_VA.VMID.get(words, at) : 0;
+    return this.#s2p ? words[at + 1] & 0xffff : 0;
   }
 
   /** 6.3.9.1: low bits of VMIDs do not count, so one command means several VMIDs. */
   #vmidWildcard(): boolean {
-    return CR0.VMW.get(this.#registers, CR0_WORD) !== 0;
+    return (this.#registers[CR0_WORD] & VMW) !== 0;
   }
 
   /** Length of the range in 4 KB pages (4.4.1.1); without RIL or TG it is one address. */
   #pages(words: Uint32Array, at: number): number {
-    const TG = this.#features.RIL ? TLBI_RANGE.TG.get(words, at) : 0;
-    if (TG === 0) return 1;
+    if (!this.#ril || (words[at + TG_WORD] & TG_IN_PLACE) === 0) return 1;
+    const TG = TLBI_RANGE.TG.get(words, at);
     const granules = (TLBI_RANGE.NUM.get(words, at) + 1) * 2 ** TLBI_RANGE.SCALE.get(words, at);
     return Math.min(granules * 4 ** (TG - 1), PAGES_MAX);
   }
 
   /** log2 of the size of the leaves that TTL and TG say are meant, or 0 if they do not say. */
   #leaf(words: Uint32Array, at: number): number {
-    if (!this.#features.RIL) return 0;
+    if (!this.#ril || (words[at + TG_WORD] & TG_IN_PLACE) === 0) return 0;
     const TG = TLBI_RANGE.TG.get(words, at);
     const TTL = TLBI_RANGE.TTL.get(words, at);
     // 4.4.1.1: level 1 of 16 KB has no blocks without DS; the hint is then no hint.
-    if (TG === 0 || TTL === 0 || (TG === 2 && TTL === 1 && !this.#features.DS)) return 0;
+    if (TTL === 0 || (TG === 2 && TTL === 1 && !this.#features.DS)) return 0;
     const log2Granule = 10 + 2 * TG;
     return log2Granule + (3 - TTL) * (log2Granule - 3);
   }
