@@ -13,8 +13,10 @@ import type { Kernel } from '../iommufd/kernel.ts';
 import type { VfioDevice } from '../iommufd/vfio-device.ts';
 import type { Memory } from '../memory/memory.ts';
 import type { IdRegisters } from '../smmu/identification.ts';
-import type { InterruptPort, Trace } from '../smmu/ports.ts';
+import type { InterruptPort } from '../smmu/ports.ts';
 import { Smmu } from '../smmu/smmu.ts';
+import type { TraceRing } from '../trace/trace-ring.ts';
+import { traceReconcile } from './observation.ts';
 import { watchRemoval, type RemovalWatch } from './removal.ts';
 import type { Scheduler } from './scheduler.ts';
 
@@ -31,7 +33,8 @@ export interface MachineOptions {
   readonly scheduler: Scheduler;
   /** Told of every reconcile. */
   readonly observer?: (report: ReconcileReport) => void;
-  readonly trace?: Trace;
+  /** Takes down what the device does and what is asked of the host. */
+  readonly trace?: TraceRing;
   /** What to call this virtual SMMU, when there are several. */
   readonly name?: string;
   /** Guest RAM of another machine that is the same guest's: one machine for each virtual SMMU. */
@@ -72,7 +75,12 @@ export class Machine {
       space: this.space,
       ids: this.identity,
       ...(name !== undefined && { name }),
-      ...(observer !== undefined && { observer }),
+      ...((observer !== undefined || trace !== undefined) && {
+        observer: (report: ReconcileReport) => {
+          if (trace !== undefined) traceReconcile(trace, report);
+          observer?.(report);
+        },
+      }),
       ...(later !== undefined && {
         retryLater: (attempt: number) =>
           later(Math.min(FIRST_RETRY_MS * 2 ** (attempt - 1), LONGEST_RETRY_MS), () =>
@@ -87,7 +95,7 @@ export class Machine {
       backend: this.accelerator,
       defer: () => scheduler.post(this.#goOn),
       settled: () => this.identity.settle(),
-      ...(trace !== undefined && { trace }),
+      ...(trace !== undefined && { trace: trace.record }),
     });
     this.identity.changed = (changed) => this.smmu.identify(changed);
     this.accelerator.connect(this.smmu);

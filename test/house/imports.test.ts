@@ -8,6 +8,7 @@ const SRC = fileURLToPath(new URL('../../src', import.meta.url));
 /** Which rooms a room may import, besides itself. A room that is not listed does not exist. */
 const ARROWS: Record<string, readonly string[]> = {
   bits: [],
+  trace: [],
   spec: ['bits'],
   memory: ['bits'],
   smmu: ['spec', 'memory', 'bits'],
@@ -28,6 +29,7 @@ const ARROWS: Record<string, readonly string[]> = {
     'host/linux',
     'host/sim',
     'accel',
+    'trace',
     'iommufd',
     'smmu',
     'spec',
@@ -36,7 +38,9 @@ const ARROWS: Record<string, readonly string[]> = {
     'sys',
     'lab',
   ],
+  explore: ['machine', 'guest', 'host/sim', 'accel', 'iommufd', 'smmu', 'spec', 'memory', 'bits'],
   cli: [
+    'explore',
     'machine',
     'explain',
     'conformance',
@@ -46,6 +50,7 @@ const ARROWS: Record<string, readonly string[]> = {
     'host/linux',
     'host/sim',
     'accel',
+    'trace',
     'iommufd',
     'smmu',
     'spec',
@@ -57,6 +62,7 @@ const ARROWS: Record<string, readonly string[]> = {
 
 /** Rooms that run in a browser page and deterministically: no `node:` and no npm package. */
 const PURE = [
+  'trace',
   'bits',
   'spec',
   'memory',
@@ -67,6 +73,7 @@ const PURE = [
   'guest',
   'conformance',
   'explain',
+  'explore',
 ];
 
 /** The package's own entry points stand above all rooms. */

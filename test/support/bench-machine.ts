@@ -11,6 +11,7 @@ import { SimHost } from '../../src/host/sim/sim-host.ts';
 import { Machine } from '../../src/machine/machine.ts';
 import { Scheduler } from '../../src/machine/scheduler.ts';
 import { Memory } from '../../src/memory/memory.ts';
+import type { TraceRing } from '../../src/trace/trace-ring.ts';
 import { GUEST_DEFAULT, identify, type IdRegisters } from '../../src/smmu/identification.ts';
 import { OUTCOME, type Outcome } from '../../src/smmu/transaction.ts';
 
@@ -76,7 +77,12 @@ export class BenchMachine {
   /** Devices that the host took away. */
   readonly removed: string[] = [];
 
-  constructor(host: BenchHost, options: Partial<ReferenceGuestOptions> = {}, listens = false) {
+  constructor(
+    host: BenchHost,
+    options: Partial<ReferenceGuestOptions> = {},
+    listens = false,
+    trace?: TraceRing,
+  ) {
     this.host = host;
     const memory = new Memory();
     this.machine = new Machine({
@@ -90,6 +96,7 @@ export class BenchMachine {
         writeMsi: (hi, lo, data) => memory.store32(hi, lo, data) === 0,
       },
       scheduler: host.scheduler,
+      ...(trace !== undefined && { trace }),
       ...(listens && {
         removed: (name: string) => {
           this.removed.push(name);

@@ -1,0 +1,97 @@
+/** What a machine shows of its inside: reconciles and calls in the trace, and counters. */
+
+import { callResult, type ReconcileReport } from '../accel/report.ts';
+import { callEvent } from '../trace/event-names.ts';
+import type { Metric, Sample } from '../trace/prometheus.ts';
+import type { TraceRing, TraceValue } from '../trace/trace-ring.ts';
+import type { Machine } from './machine.ts';
+
+/** Enters a reconcile that did something, or could not, and every call that it made. */
+export function traceReconcile(ring: TraceRing, { cause, operations, failures }: ReconcileReport): void {
+  if (operations.length === 0 && failures.size === 0) return;
+  ring.note('vsmmu_reconcile', { cause, calls: operations.length });
+  for (const call of operations) {
+    const values: Record<string, TraceValue> = {};
+    for (const [name, value] of Object.entries({ ...call.given, ...call.returned }))
+      values[name] =
+        typeof value === 'number' ? value : typeof value === 'bigint' ? Number(value) : String(value);
+    if (call.errno !== 0) values['error'] = callResult(call);
+    ring.note(callEvent(call.operation), values);
+  }
+  for (const [concern, error] of failures) ring.note('vsmmu_failure', { concern, message: error.message });
+}
+
+/** The counters of a machine, as of now. */
+export function metricsOf({ accelerator, state }: Machine): Metric[] {
+  const { events, invalidations, devices, failures } = state;
+  const counter = (name: string, help: string, samples: readonly Sample[]): Metric => ({
+    name: `vsmmu_${name}_total`,
+    help,
+    type: 'counter',
+    samples,
+  });
+  const one = (value: number): Sample[] => [{ value }];
+  const byCause = (causes: Readonly<Record<string, number>>): Sample[] =>
+    Object.entries(causes).map(([cause, value]) => ({ labels: { cause }, value }));
+  const nameOf = (sid: number): string =>
+    devices.find(({ vsid }) => vsid === sid)?.name ?? `0x${sid.toString(16)}`;
+  return [
+    counter('events_delivered', 'Event records written to the guest.', one(events.delivered)),
+    counter(
+      'events_delivered_by_device',
+      'The same by device.',
+      [...accelerator.eventsBySid].map(([sid, value]) => ({ labels: { device: nameOf(sid) }, value })),
+    ),
+    counter(
+      'events_lost',
+      'Events that the guest did not get, by cause.',
+      byCause({
+        host_queue_full: events.lostInHost,
+        guest_refused: events.refused,
+        queue_closed: events.discarded,
+        malformed_bytes: events.malformed,
+      }),
+    ),
+    counter('event_read_errors', 'Reads of the vEVENTQ that failed.', one(events.readErrors)),
+    counter('invalidations_sent', 'Invalidation commands that went to the host.', one(invalidations.sent)),
+    counter(
+      'invalidations_skipped',
+      'Invalidation commands that name nothing on the host.',
+      one(invalidations.skipped),
+    ),
+    counter(
+      'invalidation_failures',
+      'Batches that the host did not carry out, by what was done instead.',
+      byCause({
+        failed: invalidations.failed,
+        resynced: invalidations.resynced,
+        streams_aborted: invalidations.abandoned,
+        atc_timeout: invalidations.atcTimeouts,
+      }),
+    ),
+    {
+      name: 'vsmmu_devices',
+      help: 'Plugged devices, by what they are attached to.',
+      type: 'gauge',
+      samples: attached(devices),
+    },
+    {
+      name: 'vsmmu_failures',
+      help: 'Things that the host refuses now.',
+      type: 'gauge',
+      samples: one(failures.size),
+    },
+    {
+      name: 'vsmmu_veventq_depth',
+      help: 'Records that the vEVENTQ holds; 0 if there is none.',
+      type: 'gauge',
+      samples: one(state.veventq?.depth ?? 0),
+    },
+  ];
+}
+
+function attached(devices: Machine['state']['devices']): Sample[] {
+  const counts = new Map<string, number>();
+  for (const device of devices) counts.set(device.attached, (counts.get(device.attached) ?? 0) + 1);
+  return [...counts].map(([to, value]) => ({ labels: { attached: to }, value }));
+}
