@@ -34,7 +34,7 @@ program
   .command('run')
   .description('run a scenario (default: the three orders of the mission)')
   .argument('[scenario]', 'a scenario file, see docs/scenarios.md')
-  .option('--guest <guest>', 'reference or qemu')
+  .option('--guest <guest>', 'reference, bare or qemu')
   .option('--host <host>', 'sim, or linux: this machine', 'sim')
   .option(
     '--device <name=file>',
@@ -75,8 +75,21 @@ program
   .option('--cd', 'the words of a Context Descriptor (8)')
   .option('--command', 'the words of a command (2)')
   .option('--fields', 'every field with its bits')
+  .option('--walk <file>', 'the way of one transaction through the tables in this machine image or vector')
+  .option('--sid <n>', 'walk: StreamID')
+  .option('--ssid <n>', 'walk: SubstreamID')
+  .option('--iova <n>', 'walk: address')
+  .option('--access <r|w|x>', 'walk: read, write or instruction fetch')
+  .option('--privileged', 'walk: a privileged access')
+  .option('--id <id>', 'walk: which vector of the file')
+  .option('--step <n>', 'walk: in front of which of its steps (default: its last DMA)')
   .option('--json', 'one JSON object per line')
-  .action(async (what: string[], options: object) => {
+  .action(async (what: string[], options: { readonly walk?: string }) => {
+    if (options.walk !== undefined) {
+      const { explainWalkOf } = await import('./commands/explain-walk.ts');
+      process.exitCode = explainWalkOf({ ...options, walk: options.walk });
+      return;
+    }
     const { explain } = await import('./commands/explain.ts');
     process.exitCode = explain(what, options);
   });
@@ -89,6 +102,33 @@ program
   .action(async (files: string[], options: object) => {
     const { conformance } = await import('./commands/conformance.ts');
     process.exitCode = conformance(files, options);
+  });
+
+const explore = program
+  .command('explore')
+  .description('every order in which things can happen to a small machine, checked')
+  .argument('[configuration]', 'queue, streams, pair, caches, driver or failures (default: all)')
+  .option('--depth <events>', 'how many events a schedule has at most')
+  .option('--seconds <seconds>', 'how long it may take (default: 60, without --depth)')
+  .option('--shard <i/n>', 'one part of n, for many machines')
+  .option('--shard-depth <events>', 'where the states are shared out (default: 3)')
+  .option('--output <file>', 'write the result as JSON, for merge')
+  .option('--scenario <file>', 'where to write what was found (default: broken-CONFIGURATION.yaml)')
+  .option('--json', 'the result as one JSON object')
+  .action(async (configuration: string | undefined, options: object) => {
+    const command = await import('./commands/explore.ts');
+    process.exitCode = command.explore(configuration, options);
+  });
+explore
+  .command('merge')
+  .description('put the results of all shards together')
+  .argument('<file...>', 'what --output wrote')
+  .option('--output <file>', 'write the sum as JSON')
+  .option('--scenario <file>', 'where to write what was found')
+  .option('--json', 'the result as one JSON object')
+  .action(async (files: string[], _: object, command: Command) => {
+    const { exploreMerge } = await import('./commands/explore.ts');
+    process.exitCode = exploreMerge(files, command.optsWithGlobals());
   });
 
 const lab = program.command('lab').description('what a real guest needs: QEMU, an arm64 Linux, busybox');

@@ -55,11 +55,21 @@ describe('a scenario file that is wrong', () => {
     ['- dma: { device: nic0, read: 0, bytes: 0 }', /dma\.bytes: a number from 1 to 1048576 is expected$/],
     ['- expect: { veventq: maybe }', /expect\.veventq: "none" or a depth is expected$/],
     ['- expect: { events: [{ type: F_TRANSLATION, device: nic9 }] }', /there is no device "nic9"/],
+    ['- cfgi', /^s\.yaml:7:9: cfgi needs --guest bare; this scenario has the reference guest$/],
     ['- boot', /^s\.yaml:7:9: boot needs --guest qemu; this scenario has the reference guest$/],
   ])('%s', (step, message) => {
     const found = complaints(`${HEAD}      ${step}\n`);
     expect(found).toHaveLength(1);
     expect(found[0]).toMatch(message);
+  });
+
+  it('of a bare guest keeps its devices on bus 00', () => {
+    const text =
+      'title: T\nguest: bare\ndevices:\n  a: {}\n  b: { at: "01:00.0" }\ncases:\n  - title: C\n    steps:\n      - move: { device: a, at: "02:00.0" }\n';
+    expect(complaints(text)).toEqual([
+      's.yaml:5:6: devices.b: 01:00.0 is not on bus 00, where a bare guest has its devices',
+      's.yaml:9:15: move: 02:00.0 is not on bus 00, where a bare guest has its devices',
+    ]);
   });
 
   it('gets all its complaints at once, in file order', () => {

@@ -33,22 +33,32 @@ const DEFAULT_SCENARIO = { reference: 'three-orders.yaml', qemu: 'real-guest.yam
  */
 export async function run(file: string | undefined, options: RunOptions): Promise<number> {
   const guest = options.guest;
-  if (guest !== undefined && guest !== 'reference' && guest !== 'qemu')
-    throw new UsageError(`--guest is reference or qemu, not "${guest}".`);
+  if (guest !== undefined && guest !== 'reference' && guest !== 'bare' && guest !== 'qemu')
+    throw new UsageError(`--guest is reference, bare or qemu, not "${guest}".`);
+  if (guest === 'bare' && file === undefined) throw new UsageError('--guest bare needs a scenario file.');
   const host = options.host ?? 'sim';
   if (host !== 'sim' && host !== 'linux') throw new UsageError(`--host is sim or linux, not "${host}".`);
   if (host === 'sim' && options.device !== undefined) throw new UsageError('--device needs --host linux.');
 
   const path =
     file ??
-    fileURLToPath(new URL(`../../../scenarios/${DEFAULT_SCENARIO[guest ?? 'reference']}`, import.meta.url));
+    fileURLToPath(
+      new URL(
+        `../../../scenarios/${DEFAULT_SCENARIO[guest === 'qemu' ? 'qemu' : 'reference']}`,
+        import.meta.url,
+      ),
+    );
   const scenario = parseScenario(read(path), file ?? relative('.', path), guest);
   if (host === 'linux' && scenario.guest !== 'reference')
     throw new UsageError('--host linux needs --guest reference.');
   const report = reporter(options);
-  if (scenario.guest === 'reference') {
+  if (scenario.guest !== 'qemu') {
     for (const option of ['qemu', 'kernel', 'busybox', 'initrd', 'append'] as const)
       if (options[option] !== undefined) throw new UsageError(`--${option} needs --guest qemu.`);
+    if (scenario.guest === 'bare') {
+      const { runBareScenario } = await import('../../explore/replay.ts');
+      return runBareScenario(scenario, report).failed === 0 ? EXIT.Fine : EXIT.Failed;
+    }
     const makeHost = host === 'linux' ? await realHost(scenario, options.device ?? []) : undefined;
     const { failed } = await runReferenceScenario(scenario, report, makeHost);
     return failed === 0 ? EXIT.Fine : EXIT.Failed;

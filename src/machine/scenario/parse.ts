@@ -2,7 +2,9 @@
 
 import * as v from 'valibot';
 import { isMap, isPair, isScalar, isSeq, LineCounter, parseDocument, type Node } from 'yaml';
-import { SCENARIO, STEPS, type Step, type StepName } from './steps.ts';
+import { BARE_SIDS } from '../../guest/bare-guest.ts';
+import { requesterId } from '../pci-address.ts';
+import { SCENARIO, STEPS, type ScenarioGuest, type Step, type StepName } from './steps.ts';
 
 export interface ScenarioDevice {
   readonly name: string;
@@ -19,7 +21,7 @@ export interface ScenarioCase {
 export interface Scenario {
   readonly title: string;
   readonly about: string | undefined;
-  readonly guest: 'reference' | 'qemu';
+  readonly guest: ScenarioGuest;
   readonly host: { readonly smmu: 'qemu' | 'server' };
   readonly devices: readonly ScenarioDevice[];
   readonly cases: readonly ScenarioCase[];
@@ -51,7 +53,7 @@ export class ScenarioError extends Error {
  * @param guest overrides the file's own `guest`.
  * @throws ScenarioError with every problem found.
  */
-export function parseScenario(text: string, file: string, guest?: 'reference' | 'qemu'): Scenario {
+export function parseScenario(text: string, file: string, guest?: ScenarioGuest): Scenario {
   const counter = new LineCounter();
   const document = parseDocument(text, {
     lineCounter: counter,
@@ -111,14 +113,21 @@ export function parseScenario(text: string, file: string, guest?: 'reference' | 
   const devices = Object.entries(parsed.output.devices).map(([name, device], i) => ({
     name,
     function: device.function,
-    at: device.at ?? `${(i + 1).toString(16).padStart(2, '0')}:00.0`,
+    at: device.at ?? defaultPlace(who, i + 1),
   }));
-  for (const [i, device] of devices.entries())
+  const reachable = (place: string): boolean => who !== 'bare' || requesterId(place) < BARE_SIDS;
+  for (const [i, device] of devices.entries()) {
+    if (!reachable(device.at))
+      complain(
+        nodeAt(root, ['devices', device.name]),
+        `devices.${device.name}: ${device.at} is not on bus 00, where a bare guest has its devices`,
+      );
     if (devices.findIndex((other) => other.at === device.at) !== i)
       complain(
         nodeAt(root, ['devices', device.name]),
         `devices.${device.name}: ${device.at} is taken by another device`,
       );
+  }
 
   const cases = parsed.output.cases.map(({ title, steps }, i) => ({
     title,
@@ -163,8 +172,10 @@ export function parseScenario(text: string, file: string, guest?: 'reference' | 
     }
     const action = name as StepName;
     const rule = STEPS[action];
-    if (rule.guest !== 'any' && rule.guest !== who) {
-      complain(node, `${action} needs --guest ${rule.guest}; this scenario has the ${who} guest`);
+    const possible = rule.guest === 'any' || rule.guest === who;
+    if (!possible && !(rule.guest === 'embedded' && who !== 'qemu')) {
+      const needed = rule.guest === 'embedded' ? 'reference or bare' : rule.guest;
+      complain(node, `${action} needs --guest ${needed}; this scenario has the ${who} guest`);
       return undefined;
     }
     if (value === null) value = {};
@@ -178,14 +189,22 @@ export function parseScenario(text: string, file: string, guest?: 'reference' | 
     for (const used of devicesOf(step))
       if (!devices.some((known) => known.name === used))
         complain(valueNode, `${action}: there is no device ${JSON.stringify(used)} under "devices"`);
+    if (step.action === 'move' && !reachable(step.args.at))
+      complain(valueNode, `move: ${step.args.at} is not on bus 00, where a bare guest has its devices`);
     if (step.action === 'dma' && (step.args.read === undefined) === (step.args.write === undefined))
       complain(valueNode, 'dma: exactly one of read and write is expected');
     return step;
   }
 }
 
+/** Root ports for guests that have some; a bare guest has one bus. */
+const defaultPlace = (guest: ScenarioGuest, number: number): string => {
+  const digits = number.toString(16).padStart(2, '0');
+  return guest === 'bare' ? `00:${digits}.0` : `${digits}:00.0`;
+};
+
 function devicesOf(step: Step): string[] {
-  const named = 'device' in step.args ? [step.args.device] : [];
+  const named = 'device' in step.args && step.args.device !== undefined ? [step.args.device] : [];
   if (step.action !== 'expect') return named;
   const events = (step.args.events ?? []).flatMap((event) => event.device ?? []);
   return [...events, ...Object.keys(step.args.attached ?? {})];

@@ -2,6 +2,13 @@
 
 import * as v from 'valibot';
 import { parseU64 } from '../../bits/u64.ts';
+import {
+  BARE_FRAMES,
+  BARE_SPACES,
+  BARE_STREAM_TABLES,
+  MAX_BARE_EVENTQ_LOG2,
+} from '../../guest/bare-guest.ts';
+import { ERRNO, type ErrnoName } from '../../iommufd/uapi/errno.ts';
 
 /** A 64-bit number: a YAML integer (`0x1000`), or text where underscores help (`"0x8000_0000"`). */
 const u64 = v.pipe(
@@ -26,6 +33,10 @@ const integer = (min: number, max: number) =>
 const text = v.string('text is expected');
 const flag = v.boolean('true or false is expected');
 const device = v.pipe(text, v.nonEmpty('the name of a device is expected'));
+const pciAddress = v.pipe(
+  text,
+  v.regex(/^[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$/, 'a PCI address such as "01:00.0" is expected'),
+);
 const oneOf = <const T extends readonly string[]>(...names: T) =>
   v.picklist(names, `one of ${names.join(', ')} is expected`);
 
@@ -80,7 +91,7 @@ export const STEPS = {
     schema: v.strictObject({ device }),
   },
   unplug: { about: 'takes a device away', guest: 'any', short: 'device', schema: v.strictObject({ device }) },
-  reset: { about: 'system reset', guest: 'reference', short: undefined, schema: v.strictObject({}) },
+  reset: { about: 'system reset', guest: 'embedded', short: undefined, schema: v.strictObject({}) },
   probe: { about: "loads the guest's SMMU driver", guest: 'reference', short: undefined, schema: probe },
   shutdown: {
     about: "shuts the guest's driver down, as before a kexec",
@@ -129,6 +140,127 @@ export const STEPS = {
     short: undefined,
     schema: v.strictObject({ device, iova: u64, size: v.optional(u64, 0x1000n) }),
   },
+  setup: {
+    about: 'points the SMMU at its queues and a stream table, enables the command queue and interrupts',
+    guest: 'bare',
+    short: undefined,
+    schema: v.strictObject({}),
+  },
+  cr0: {
+    about: 'changes bits of CR0, all in one write',
+    guest: 'bare',
+    short: undefined,
+    schema: v.strictObject({
+      smmuen: v.optional(flag),
+      eventqen: v.optional(flag),
+      cmdqen: v.optional(flag),
+    }),
+  },
+  gbpa: {
+    about: 'says what becomes of DMA while SMMUEN=0',
+    guest: 'bare',
+    short: 'to',
+    schema: v.strictObject({ to: oneOf('abort', 'bypass') }),
+  },
+  'move-eventq': {
+    about: 'gives the event queue another size or place, empty; EVENTQEN must be 0',
+    guest: 'bare',
+    short: undefined,
+    schema: v.strictObject({
+      log2: integer(0, MAX_BARE_EVENTQ_LOG2),
+      place: v.optional(integer(0, 1), 0n),
+    }),
+  },
+  'move-strtab': {
+    about: 'points the SMMU at one of two stream tables; SMMUEN must be 0',
+    guest: 'bare',
+    short: 'table',
+    schema: v.strictObject({ table: integer(0, BARE_STREAM_TABLES - 1) }),
+  },
+  ste: {
+    about: 'stores the STE of a device, and no more',
+    guest: 'bare',
+    short: undefined,
+    schema: v.strictObject({
+      device,
+      is: oneOf('abort', 'bypass', 'translate', 'invalid'),
+      space: v.optional(integer(0, BARE_SPACES - 1), 0n),
+    }),
+  },
+  cd: {
+    about: 'has the CD of an address space use the page tables of another, and no more',
+    guest: 'bare',
+    short: undefined,
+    schema: v.strictObject({ space: integer(0, BARE_SPACES - 1), root: integer(0, BARE_SPACES - 1) }),
+  },
+  page: {
+    about: 'maps the page of an address space to a frame, or to nothing, and no more',
+    guest: 'bare',
+    short: undefined,
+    schema: v.strictObject({
+      space: integer(0, BARE_SPACES - 1),
+      frame: v.optional(integer(0, BARE_FRAMES - 1)),
+    }),
+  },
+  cfgi: {
+    about: 'issues CMD_CFGI_STE for a device, or CMD_CFGI_ALL',
+    guest: 'bare',
+    short: 'device',
+    schema: v.strictObject({ device: v.optional(device) }),
+  },
+  'cfgi-cd': {
+    about: 'issues CMD_CFGI_CD for a device',
+    guest: 'bare',
+    short: 'device',
+    schema: v.strictObject({ device }),
+  },
+  tlbi: {
+    about: 'issues CMD_TLBI_NH_ASID for an address space, or CMD_TLBI_NSNH_ALL',
+    guest: 'bare',
+    short: 'space',
+    schema: v.strictObject({ space: v.optional(integer(0, BARE_SPACES - 1)) }),
+  },
+  sync: { about: 'issues CMD_SYNC', guest: 'bare', short: undefined, schema: v.strictObject({}) },
+  take: {
+    about: 'the guest reads events and moves CONS',
+    guest: 'bare',
+    short: 'count',
+    schema: v.strictObject({ count: v.optional(integer(1, 1 << 19)) }),
+  },
+  deliver: {
+    about: 'lets the oldest task of the host run, such as the callback of a readable vEVENTQ',
+    guest: 'bare',
+    short: undefined,
+    schema: v.strictObject({}),
+  },
+  retry: {
+    about: 'lets the time pass after which what the host refused is tried again',
+    guest: 'bare',
+    short: undefined,
+    schema: v.strictObject({}),
+  },
+  move: {
+    about: 'the guest gives a device another place on its buses, and so another StreamID',
+    guest: 'bare',
+    short: undefined,
+    schema: v.strictObject({ device, at: pciAddress }),
+  },
+  fail: {
+    about: 'has the nth ioctl of a kind fail, counted within the next step',
+    guest: 'bare',
+    short: undefined,
+    schema: v.strictObject({
+      ioctl: v.pipe(text, v.nonEmpty('the name of an ioctl is expected')),
+      errno: v.optional(v.picklist(Object.keys(ERRNO) as ErrnoName[], 'an errno is expected'), 'EIO'),
+      nth: v.optional(integer(1, 1 << 20), 1n),
+    }),
+  },
+  check: {
+    about: 'checks all that must hold; devices are used and taken away, so it is the last step',
+    guest: 'bare',
+    short: undefined,
+    schema: v.strictObject({}),
+  },
   dma: { about: 'has the device read or write at an IOVA', guest: 'any', short: undefined, schema: dma },
   boot: { about: 'starts the guest kernel', guest: 'qemu', short: undefined, schema: v.strictObject({}) },
   reboot: { about: 'restarts the guest kernel', guest: 'qemu', short: undefined, schema: v.strictObject({}) },
@@ -157,9 +289,12 @@ export const STEPS = {
   },
 } as const satisfies Record<string, StepRule>;
 
+export type ScenarioGuest = 'reference' | 'bare' | 'qemu';
+
 interface StepRule {
   readonly about: string;
-  readonly guest: 'any' | 'reference' | 'qemu';
+  /** Which guests can do it; `embedded` is reference and bare. */
+  readonly guest: 'any' | 'embedded' | ScenarioGuest;
   readonly short: string | undefined;
   readonly schema: v.GenericSchema;
 }
@@ -180,7 +315,7 @@ export type Step = {
 export const SCENARIO = v.strictObject({
   title: text,
   about: v.optional(text),
-  guest: v.optional(oneOf('reference', 'qemu'), 'reference'),
+  guest: v.optional(oneOf('reference', 'bare', 'qemu'), 'reference'),
   host: v.optional(v.strictObject({ smmu: v.optional(oneOf('qemu', 'server'), 'qemu') }), {}),
   devices: v.record(
     v.pipe(
@@ -190,12 +325,7 @@ export const SCENARIO = v.strictObject({
     v.strictObject({
       function: v.optional(oneOf('dma-tester', 'nvme'), 'dma-tester'),
       /** Where the guest sees it: bus:device.function, in hexadecimal. */
-      at: v.optional(
-        v.pipe(
-          text,
-          v.regex(/^[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$/, 'a PCI address such as "01:00.0" is expected'),
-        ),
-      ),
+      at: v.optional(pciAddress),
     }),
   ),
   cases: v.pipe(

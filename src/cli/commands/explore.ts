@@ -1,0 +1,174 @@
+/** `vsmmu explore`: every order in which things can happen to a small machine, checked. */
+
+import { readFileSync, writeFileSync } from 'node:fs';
+import { CONFIGURATIONS, type Configuration } from '../../explore/configurations.ts';
+import { explore as exploreAll, type Progress, type Shard } from '../../explore/explorer.ts';
+import { INVARIANTS } from '../../explore/problem.ts';
+import { mergeResults, RESULT_FORMAT, resultOf, type ResultEntry } from '../../explore/result.ts';
+import { EXIT, UsageError } from '../exit.ts';
+
+export interface ExploreCommandOptions {
+  readonly depth?: string;
+  readonly seconds?: string;
+  readonly json?: boolean;
+  readonly shard?: string;
+  readonly shardDepth?: string;
+  readonly output?: string;
+  readonly scenario?: string;
+}
+
+const DEFAULT_SECONDS = 60;
+const DEFAULT_SHARD_DEPTH = 3;
+const PROGRESS_MS = 200;
+
+/**
+ * @param name one configuration; all if undefined.
+ * @returns 1 if something was found that must not be.
+ * @throws UsageError
+ */
+export function explore(name: string | undefined, options: ExploreCommandOptions): number {
+  const chosen = CONFIGURATIONS.filter((configuration) => name === undefined || configuration.name === name);
+  if (chosen.length === 0)
+    throw new UsageError(
+      `There is no configuration "${name}"; there are ${CONFIGURATIONS.map((one) => one.name).join(', ')}.`,
+    );
+  const depth = numberOf('depth', options.depth, 0, 1000);
+  const seconds =
+    numberOf('seconds', options.seconds, 0, 1e9) ?? (depth === undefined ? DEFAULT_SECONDS : Infinity);
+  const shard = shardOf(options);
+  const start = performance.now();
+  const entries: ResultEntry[] = [];
+  for (const [i, configuration] of chosen.entries()) {
+    const left = seconds - (performance.now() - start) / 1000;
+    const entry = one(configuration, {
+      depth: depth ?? (options.seconds === undefined ? configuration.depth : Infinity),
+      seconds: left / (chosen.length - i),
+      shard,
+    });
+    entries.push(entry);
+    if (options.json !== true) describe(entry);
+    if (entry.violation !== null) break;
+  }
+  return conclude(entries, options);
+}
+
+/** `vsmmu explore merge`: the results of all shards as one. @throws UsageError, MergeError. */
+export function exploreMerge(files: readonly string[], options: ExploreCommandOptions): number {
+  const entries = mergeResults(files.map((file) => ({ file, content: readJson(file) })));
+  if (options.json !== true) for (const entry of entries) describe(entry);
+  return conclude(entries, options);
+}
+
+interface Limits {
+  readonly depth: number;
+  readonly seconds: number;
+  readonly shard: Shard | undefined;
+}
+
+function one(configuration: Configuration, { depth, seconds, shard }: Limits): ResultEntry {
+  const start = performance.now();
+  const elapsed = (): number => (performance.now() - start) / 1000;
+  const line = progressLine(configuration.name, elapsed);
+  const options = {
+    depth,
+    stop: () => elapsed() >= seconds,
+    ...(line !== undefined && { progress: line.show }),
+    ...(shard !== undefined && { shard }),
+  };
+  const exploration = exploreAll(configuration, options);
+  line?.clear();
+  return resultOf(configuration, options, exploration, elapsed());
+}
+
+/** Prints what is left to say, writes the files. @returns the exit code. */
+function conclude(
+  entries: readonly ResultEntry[],
+  { json, output, scenario }: ExploreCommandOptions,
+): number {
+  const file = { format: RESULT_FORMAT, explorations: entries };
+  if (output !== undefined) writeFileSync(output, `${JSON.stringify(file, undefined, 2)}\n`);
+  if (json === true) print(JSON.stringify(file));
+  const broken = entries.find(({ violation }) => violation !== null);
+  if (broken?.violation == null) return EXIT.Fine;
+  const path = scenario ?? `broken-${broken.configuration}.yaml`;
+  writeFileSync(path, broken.violation.scenario);
+  if (json !== true) print(`\nTo see it: vsmmu run ${path}`);
+  return EXIT.Failed;
+}
+
+function describe({
+  configuration,
+  shard,
+  depth,
+  end,
+  states,
+  transitions,
+  seconds,
+  violation,
+}: ResultEntry): void {
+  const part = shard === null ? '' : `, shard ${shard.number}/${shard.of}`;
+  const reach = end === 'exhausted' ? 'there are no other states' : `every order of up to ${depth} events`;
+  const rate = Math.round(transitions / Math.max(seconds, 0.001));
+  print(
+    `${configuration}${part}: ${count(states)} states, ${count(transitions)} transitions, ${reach}; ` +
+      `${seconds.toFixed(1)} s, ${count(rate)} transitions/s`,
+  );
+  if (violation === null) return;
+  print(`\nBroken after ${violation.schedule.length} events: ${INVARIANTS[violation.invariant]}.`);
+  for (const [i, event] of violation.schedule.entries()) print(`  ${i + 1}. ${event}`);
+  print(violation.text);
+}
+
+/** A line that is written over and over, if someone is looking. */
+function progressLine(
+  name: string,
+  elapsed: () => number,
+): { readonly show: (progress: Progress) => void; readonly clear: () => void } | undefined {
+  const { stderr } = process;
+  if (!stderr.isTTY) return undefined;
+  let last = -Infinity;
+  return {
+    show({ depth, states, transitions, waiting }) {
+      const now = performance.now();
+      if (now - last < PROGRESS_MS) return;
+      last = now;
+      const rate = Math.round(transitions / Math.max(elapsed(), 0.001));
+      stderr.write(
+        `\r\u001b[K${name}: depth ${depth}, ${count(states)} states, ${count(waiting)} to follow, ${count(rate)} transitions/s`,
+      );
+    },
+    clear() {
+      if (last > 0) stderr.write('\r\u001b[K');
+    },
+  };
+}
+
+function shardOf({ shard, shardDepth }: ExploreCommandOptions): Shard | undefined {
+  const depth = numberOf('shard-depth', shardDepth, 0, 100) ?? DEFAULT_SHARD_DEPTH;
+  if (shard === undefined) return undefined;
+  const match = /^(\d{1,6})\/(\d{1,6})$/.exec(shard);
+  const [number, of] = match === null ? [0, 0] : [Number(match[1]), Number(match[2])];
+  if (number < 1 || number > of)
+    throw new UsageError(`--shard is a number of how many, such as 1/8, not "${shard}".`);
+  return { number, of, depth };
+}
+
+function numberOf(option: string, text: string | undefined, min: number, max: number): number | undefined {
+  if (text === undefined) return undefined;
+  const value = Number(text);
+  if (!/^\d+(\.\d+)?$/.test(text) || value < min || value > max)
+    throw new UsageError(`--${option} is a number from ${min} to ${max}, not "${text}".`);
+  return value;
+}
+
+function readJson(file: string): unknown {
+  try {
+    return JSON.parse(readFileSync(file, 'utf8')) as unknown;
+  } catch (error) {
+    throw new UsageError(`${file} cannot be read: ${(error as Error).message}`);
+  }
+}
+
+const print = (text: string): void => void process.stdout.write(`${text}\n`);
+
+const count = (n: number): string => n.toLocaleString('en-US');

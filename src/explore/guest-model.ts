@@ -1,0 +1,287 @@
+/**
+ * What the guest has said, and what the architecture lets a device do then. It is kept from the steps alone, by rules of
+ * its own: nothing of the SMMU or the accelerator is asked.
+ *
+ * A structure may be cached from when it was written until the invalidation of its old value is complete. So for each
+ * there is a set of values that may be in force; a step that writes adds to it, and an invalidation takes it down to
+ * what has been there since.
+ */
+
+import { BARE_SPACES, IDENTITY_FRAME, type SteChoice } from '../guest/bare-guest.ts';
+
+/** Where a read of the page goes: a frame, or nowhere. */
+export type Reach = number | 'abort';
+
+/** A Stream Table Entry, as far as the model tells them apart: `translate` with the number of the address space. */
+export type SteValue = Exclude<SteChoice, 'translate'> | number;
+
+/** Values of one structure that may be in force. */
+class Versions<T> {
+  /** What memory holds. */
+  now: T;
+  /** All that may be used. */
+  readonly live: Set<T>;
+  /** What has been there since an invalidation that is not complete yet. */
+  #since: Set<T> | undefined;
+
+  constructor(now: T) {
+    this.now = now;
+    this.live = new Set([now]);
+  }
+
+  store(value: T): void {
+    this.now = value;
+    this.live.add(value);
+    this.#since?.add(value);
+  }
+
+  /** The invalidation was issued. */
+  invalidate(): void {
+    this.#since = new Set([this.now]);
+  }
+
+  /** All invalidations so far are complete. */
+  complete(): void {
+    if (this.#since === undefined) return;
+    this.live.clear();
+    for (const value of this.#since) this.live.add(value);
+    this.#since = undefined;
+  }
+
+  /** Nothing but what memory holds is in force. */
+  collapse(): void {
+    this.#since = undefined;
+    this.live.clear();
+    this.live.add(this.now);
+  }
+
+  get text(): string {
+    const list = (set: ReadonlySet<T>): string => [...set].map(String).sort().join('.');
+    return `${String(this.now)}/${list(this.live)}${this.#since === undefined ? '' : `/${list(this.#since)}`}`;
+  }
+}
+
+/** A device in the model. */
+export class ModelDevice {
+  sid: number;
+  plugged = false;
+  /** A translation that stays although the guest has another one now: the host could not put that in its place. */
+  kept: SteValue[] = [];
+
+  constructor(sid: number) {
+    this.sid = sid;
+  }
+}
+
+export class GuestModel {
+  /** CMDQEN: the queues and tables are where the guest wants them. */
+  isSetUp = false;
+  smmuEnabled = false;
+  eventqEnabled = false;
+  gbpaAbort = false;
+  eventqLog2 = 0;
+  eventqPlace = 0;
+  streamTable = 0;
+  readonly devices: readonly ModelDevice[];
+  /** By stream table and StreamID. */
+  readonly #stes = new Map<string, Versions<SteValue>>();
+  /** The root that each CD names; cached by StreamID and space. */
+  readonly #cds = new Map<string, Versions<number>>();
+  readonly #roots: number[] = [];
+  /** The frame that each root maps the page to. */
+  readonly #pages: (number | undefined)[] = [];
+  /** What a walk for each ASID may have found. */
+  readonly #walks: { live: Set<Reach>; since: Set<Reach> | undefined }[] = [];
+  /** Translations and CDs that a device has used, and so may be cached: they make a difference to what comes later. */
+  readonly #used = new Set<string>();
+
+  /** @param sids StreamIDs of the devices. */
+  constructor(sids: readonly number[]) {
+    this.devices = sids.map((sid) => new ModelDevice(sid));
+    for (let space = 0; space < BARE_SPACES; space++) {
+      this.#roots.push(space);
+      this.#pages.push(space);
+      this.#walks.push({ live: new Set<Reach>([space]), since: undefined });
+    }
+  }
+
+  #ste(sid: number, table = this.streamTable): Versions<SteValue> {
+    const key = `${table}:${sid}`;
+    let ste = this.#stes.get(key);
+    if (ste === undefined) this.#stes.set(key, (ste = new Versions<SteValue>('abort')));
+    return ste;
+  }
+
+  #cd(sid: number, space: number): Versions<number> {
+    const key = `${sid}:${space}`;
+    let cd = this.#cds.get(key);
+    if (cd === undefined) this.#cds.set(key, (cd = new Versions(this.#roots[space])));
+    return cd;
+  }
+
+  storeSte(sid: number, value: SteValue): void {
+    this.#ste(sid).store(value);
+  }
+
+  storeCd(space: number, root: number): void {
+    for (const { sid } of this.devices) this.#cd(sid, space);
+    this.#roots[space] = root;
+    for (const [key, cd] of this.#cds) if (key.endsWith(`:${space}`)) cd.store(root);
+    this.#changed();
+  }
+
+  storePage(root: number, frame: number | undefined): void {
+    this.#pages[root] = frame;
+    this.#changed();
+  }
+
+  /** A walk may now find something else. */
+  #changed(): void {
+    for (let space = 0; space < BARE_SPACES; space++) {
+      const walk = this.#walks[space];
+      for (const reach of this.#findable(space)) {
+        walk.live.add(reach);
+        walk.since?.add(reach);
+      }
+    }
+  }
+
+  /** What a walk for an address space can find now, by any CD that may be in force. */
+  #findable(space: number): Set<Reach> {
+    const roots = new Set([this.#roots[space]]);
+    for (const [key, cd] of this.#cds)
+      if (key.endsWith(`:${space}`)) for (const root of cd.live) roots.add(root);
+    const found = new Set<Reach>();
+    for (const root of roots) found.add(this.#pages[root] ?? 'abort');
+    return found;
+  }
+
+  /** The SMMU carries out a CFGI_STE: its port promises the new STE at once, the CDs are gone at the CMD_SYNC. */
+  invalidateSte(sid: number | undefined): void {
+    for (const device of this.devices)
+      if (sid === undefined || device.sid === sid) {
+        this.#refresh(device);
+        for (let space = 0; space < BARE_SPACES; space++) this.#cd(device.sid, space).invalidate();
+      }
+  }
+
+  invalidateCd(sid: number): void {
+    for (let space = 0; space < BARE_SPACES; space++) this.#cd(sid, space).invalidate();
+  }
+
+  /** @param space all if undefined. */
+  invalidateTlb(space: number | undefined): void {
+    for (let i = 0; i < BARE_SPACES; i++)
+      if (space === undefined || space === i) this.#walks[i].since = this.#findable(i);
+  }
+
+  sync(): void {
+    for (const cd of this.#cds.values()) cd.complete();
+    for (const [space, walk] of this.#walks.entries()) {
+      if (walk.since === undefined) continue;
+      walk.live = walk.since;
+      walk.since = undefined;
+      for (const use of this.#used) if (use.includes(`>${space}:`)) this.#used.delete(use);
+    }
+  }
+
+  /** The SMMU reads the STE anew; a translation that the host cannot replace may stay. */
+  #refresh(device: ModelDevice): void {
+    const ste = this.#ste(device.sid);
+    for (const value of ste.live) if (typeof value === 'number') device.kept.push(value);
+    ste.collapse();
+  }
+
+  /** SMMUEN changed, or the stream table moved: every STE is read anew. */
+  refreshAll(): void {
+    for (const device of this.devices) this.#refresh(device);
+  }
+
+  /** A device comes, or gets another StreamID. */
+  arrives(device: ModelDevice): void {
+    device.kept = [];
+    this.#ste(device.sid).collapse();
+  }
+
+  /** System reset: registers are cold, and nothing is cached. Memory stays. */
+  reset(): void {
+    this.isSetUp = false;
+    this.smmuEnabled = false;
+    this.eventqEnabled = false;
+    this.gbpaAbort = false;
+    for (const ste of this.#stes.values()) ste.collapse();
+    for (const cd of this.#cds.values()) cd.collapse();
+    for (const [space, walk] of this.#walks.entries()) {
+      walk.since = undefined;
+      walk.live = this.#findable(space);
+    }
+    for (const device of this.devices) device.kept = [];
+    this.#used.clear();
+  }
+
+  /** A device has read the page, or tried to read what is not mapped. */
+  uses(device: ModelDevice, reach: Reach): void {
+    if (!this.smmuEnabled) return;
+    for (const ste of this.stesOf(device)) {
+      if (typeof ste !== 'number') continue;
+      this.#used.add(`${device.sid}>${ste}:${reach}`);
+      this.#used.add(`${device.sid}@${ste}`);
+    }
+  }
+
+  /** The STEs that may be in force for a device, now that SMMUEN=1. */
+  stesOf(device: ModelDevice): ReadonlySet<SteValue> {
+    return this.#ste(device.sid).live;
+  }
+
+  /** What a device may be attached to. */
+  attachments(device: ModelDevice): Set<string> {
+    if (!this.smmuEnabled) return new Set([this.gbpaAbort ? 'abort' : 'bypass']);
+    const kinds = new Set<string>();
+    for (const ste of this.stesOf(device)) kinds.add(kindOf(ste));
+    return kinds;
+  }
+
+  /** Where a read of the page by a plugged device may go. */
+  reaches(device: ModelDevice): Set<Reach> {
+    const all = new Set<Reach>();
+    if (!this.smmuEnabled) return all.add(this.gbpaAbort ? 'abort' : IDENTITY_FRAME);
+    for (const ste of this.stesOf(device)) this.reachesOf(ste, all);
+    return all;
+  }
+
+  /** Adds where a read goes under one STE. */
+  reachesOf(ste: SteValue, into: Set<Reach>): void {
+    if (typeof ste === 'number') for (const reach of this.#walks[ste].live) into.add(reach);
+    else into.add(ste === 'bypass' ? IDENTITY_FRAME : 'abort');
+  }
+
+  /** The one STE that is in force beyond doubt, if there is one. */
+  certainSte(device: ModelDevice): SteValue | undefined {
+    const [first, ...others] = this.stesOf(device);
+    return others.length === 0 ? first : undefined;
+  }
+
+  /** Everything that the future depends on. */
+  get text(): string {
+    const parts: string[] = [
+      `${Number(this.isSetUp)}${Number(this.smmuEnabled)}${Number(this.eventqEnabled)}${Number(this.gbpaAbort)}`,
+      `${this.eventqLog2}.${this.eventqPlace}.${this.streamTable}`,
+    ];
+    for (const { sid, plugged, kept } of this.devices)
+      parts.push(`${sid}${plugged ? '+' : '-'}${kept.join('.')}`);
+    for (const [key, ste] of this.#stes) parts.push(`s${key}=${ste.text}`);
+    for (const [key, cd] of this.#cds) parts.push(`c${key}=${cd.text}`);
+    parts.sort();
+    parts.push(this.#roots.join('.'), this.#pages.join('.'));
+    for (const { live, since } of this.#walks)
+      parts.push(`${listOf(live)}/${since === undefined ? '' : listOf(since)}`);
+    parts.push([...this.#used].sort().join(' '));
+    return parts.join('|');
+  }
+}
+
+const listOf = (set: ReadonlySet<Reach>): string => [...set].map(String).sort().join('.');
+
+export const kindOf = (ste: SteValue): string =>
+  typeof ste === 'number' ? 'translate' : ste === 'bypass' ? 'bypass' : 'abort';
