@@ -6,7 +6,7 @@ import { promisify } from 'node:util';
 import { describe, expect, it } from 'vitest';
 
 import type { Recorded } from './inside/contract.ts';
-import { withLab } from './lab.ts';
+import { bootLab } from './lab.ts';
 import { STAGED } from './stage.ts';
 
 /** In the order that the cases want: two behind one SMMU, one behind another, one with interrupts. */
@@ -56,11 +56,15 @@ async function onEmbeddedHost(): Promise<Recorded[]> {
   return parse(stdout);
 }
 
-const onLinux = async (): Promise<Recorded[]> =>
-  withLab({}, async (lab) => {
+async function onLinux(): Promise<Recorded[]> {
+  const lab = await bootLab();
+  try {
     for (const address of DEVICES) await lab.bindToVfio(address);
     return parse(await lab.check(`node /lab/vsmmu/${PROGRAM} linux ${DEVICES.join(' ')}`, 150_000));
-  });
+  } finally {
+    await lab.close();
+  }
+}
 
 const [embedded, linux] = await Promise.all([onEmbeddedHost(), onLinux()]);
 
