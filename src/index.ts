@@ -49,3 +49,7 @@ export type { RunEvent, Reporter } from './machine/report.ts';
 export { runVectors, type ConformanceReport } from './conformance/run-vectors.ts';
 export { explainRecord, explainText } from './explain/text.ts';
 export { formatExplanation, formatText } from './explain/format.ts';
+export { explainWalk } from './explain/walk/explain-walk.ts';
+export { formatWalk } from './explain/walk/format-walk.ts';
+export { ImageError, machineOfImage } from './explain/walk/machine-image.ts';
+export type { WalkCause, WalkExplanation, WalkStep } from './explain/walk/walk.ts';

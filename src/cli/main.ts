@@ -84,7 +84,7 @@ program
   .option('--id <id>', 'walk: which vector of the file')
   .option('--step <n>', 'walk: in front of which of its steps (default: its last DMA)')
   .option('--json', 'one JSON object per line')
-  .action(async (what: string[], options: { readonly walk?: string }) => {
+  .action(async (what: string[], options: { readonly walk?: string; readonly json?: boolean }) => {
     if (options.walk !== undefined) {
       const { explainWalkOf } = await import('./commands/explain-walk.ts');
       process.exitCode = explainWalkOf({ ...options, walk: options.walk });

@@ -5,7 +5,7 @@ import { Smmu } from '../smmu/smmu.ts';
 import { OUTCOME, Transaction, Translation } from '../smmu/transaction.ts';
 import { EVENT_SIZE } from '../spec/events.ts';
 import { EVENTQ_CONS, EVENTQ_PROD, OFFSET } from '../spec/registers.ts';
-import { SparseRam } from './sparse-ram.ts';
+import { SparseRam } from '../memory/sparse-ram.ts';
 import type { DmaResult, Step, StepResult, Vector } from './vector.ts';
 
 const RAM_FIRST = 0x4000_0000;
@@ -32,6 +32,11 @@ export class VectorMachine {
     this.#smmu.reset();
     this.#smmu.registers[OFFSET.GBPA >>> 2] = GBPA_RESET;
     for (const [address, bytes] of vector.mem) this.#poke(address, bytes);
+  }
+
+  /** The SMMU in its present state. */
+  get smmu(): Smmu {
+    return this.#smmu;
   }
 
   /** Does one step. */

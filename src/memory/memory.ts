@@ -231,7 +231,11 @@ export class Memory {
     const region = this.wordsAt(hi, lo, n);
     if (region === undefined) return MEM_ABORT;
     const from = (lo >>> 2) - region.firstWord;
-    for (let i = 0; i < n; i++) into[at + i] = region.u32[from + i]!;
+    const u32 = region.u32;
+    for (let i = 0; i < n; i += 2) {
+      into[at + i] = u32[from + i]!;
+      into[at + i + 1] = u32[from + i + 1]!;
+    }
     return MEM_OK;
   }
 
@@ -240,7 +244,11 @@ export class Memory {
     const region = this.wordsAt(hi, lo, n);
     if (region === undefined) return MEM_ABORT;
     const to = (lo >>> 2) - region.firstWord;
-    for (let i = 0; i < n; i++) region.u32[to + i] = words[from + i]!;
+    const u32 = region.u32;
+    for (let i = 0; i < n; i += 2) {
+      u32[to + i] = words[from + i]!;
+      u32[to + i + 1] = words[from + i + 1]!;
+    }
     return MEM_OK;
   }
 
@@ -310,10 +318,13 @@ export class TearFreeMemory extends Memory {
     const region = this.wordsAt(hi, lo, n);
     if (region === undefined) return MEM_ABORT;
     const from = ((lo >>> 2) - region.firstWord) >>> 1;
+    const word = this.#word;
+    const halves = this.#halves;
+    const u64 = region.u64;
     for (let i = 0; i < n >>> 1; i++) {
-      this.#word[0] = region.u64[from + i]!;
-      into[at + 2 * i] = this.#halves[0]!;
-      into[at + 2 * i + 1] = this.#halves[1]!;
+      word[0] = u64[from + i]!;
+      into[at + 2 * i] = halves[0]!;
+      into[at + 2 * i + 1] = halves[1]!;
     }
     return MEM_OK;
   }
@@ -322,10 +333,13 @@ export class TearFreeMemory extends Memory {
     const region = this.wordsAt(hi, lo, n);
     if (region === undefined) return MEM_ABORT;
     const to = ((lo >>> 2) - region.firstWord) >>> 1;
+    const word = this.#word;
+    const halves = this.#halves;
+    const u64 = region.u64;
     for (let i = 0; i < n >>> 1; i++) {
-      this.#halves[0] = words[from + 2 * i]!;
-      this.#halves[1] = words[from + 2 * i + 1]!;
-      region.u64[to + i] = this.#word[0]!;
+      halves[0] = words[from + 2 * i]!;
+      halves[1] = words[from + 2 * i + 1]!;
+      u64[to + i] = word[0]!;
     }
     return MEM_OK;
   }

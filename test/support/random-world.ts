@@ -1,6 +1,6 @@
 /** Random streams, tables and changes to them, for comparing the translator with the slow walker. */
 
-import { SparseRam } from '../../src/conformance/sparse-ram.ts';
+import { SparseRam } from '../../src/memory/sparse-ram.ts';
 import type { IdRegisters } from '../../src/smmu/identification.ts';
 import { QEMU_LIKE, identify, type IdFields } from '../../src/smmu/identification.ts';
 import { OUTCOME, Transaction, Translation } from '../../src/smmu/transaction.ts';

@@ -1,4 +1,4 @@
-import { Memory } from '../memory/memory.ts';
+import { Memory } from './memory.ts';
 
 const LOG2_CHUNK = 16;
 const CHUNK = 1 << LOG2_CHUNK;
@@ -6,8 +6,7 @@ const GIB4 = 0x1_0000_0000;
 
 /** RAM of any size of which only the touched parts exist. Untouched bytes are zero. */
 export class SparseRam extends Memory {
-  readonly #first: number;
-  readonly #size: number;
+  readonly #ranges: { readonly first: number; readonly size: number }[] = [];
   /** Zeroed chunks for later use. */
   readonly #free: Uint8Array[] = [];
   #used: Uint8Array[] = [];
@@ -15,15 +14,18 @@ export class SparseRam extends Memory {
   /** @param first address of the first byte, and `size` in bytes: multiples of 64 KiB below 2^52 */
   constructor(first: number, size: number) {
     super();
-    this.#first = first;
-    this.#size = size;
+    this.addRange(first, size);
+  }
+
+  /** Adds RAM elsewhere: multiples of 64 KiB below 2^52. */
+  addRange(first: number, size: number): void {
+    this.#ranges.push({ first, size });
   }
 
   protected override ramAt(hi: number, lo: number, size: number): ReturnType<Memory['ramAt']> {
     const region = super.ramAt(hi, lo, size);
     if (region !== undefined) return region;
-    const offset = hi * GIB4 + lo - this.#first;
-    if (offset < 0 || offset + size > this.#size) return undefined;
+    if (!this.#holds(hi, lo, size)) return undefined;
     // No access of the SMMU crosses a chunk: structures are aligned to their size. Bytes are copied one by one.
     if ((lo & (CHUNK - 1)) + size > CHUNK) return undefined;
     if (super.ramAt(hi, lo, 1) !== undefined) return undefined;
@@ -35,13 +37,17 @@ export class SparseRam extends Memory {
 
   /** Whether the address is RAM. Does not touch it. */
   contains(hi: number, lo: number): boolean {
-    const offset = hi * GIB4 + lo - this.#first;
-    return offset >= 0 && offset < this.#size;
+    return this.#holds(hi, lo, 1);
+  }
+
+  #holds(hi: number, lo: number, size: number): boolean {
+    const at = hi * GIB4 + lo;
+    return this.#ranges.some((range) => at >= range.first && at + size <= range.first + range.size);
   }
 
   /** Makes all bytes zero again. */
   clear(): void {
-    this.remove(Math.floor(this.#first / GIB4), this.#first % GIB4, this.#size);
+    for (const { first, size } of this.#ranges) this.remove(Math.floor(first / GIB4), first % GIB4, size);
     for (const chunk of this.#used) {
       chunk.fill(0);
       this.#free.push(chunk);
