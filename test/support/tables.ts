@@ -6,7 +6,6 @@
 import type { Memory } from '../../src/memory/memory.ts';
 
 export const KIB = 1024n;
-const MIB = KIB * KIB;
 
 export const hiOf = (value: bigint): number => Number((value >> 32n) & 0xffff_ffffn);
 export const loOf = (value: bigint): number => Number(value & 0xffff_ffffn);
