@@ -180,7 +180,7 @@ function contexts(name: string, substreams: boolean): Row {
 
 const COMMANDS: readonly (readonly [string, Command])[] = [
   ['cmd_tlbi_nh_va', [0x12, 0x1_0009, 0x500_0001, 0]],
-  ['cmd_tlbi_nh_va_ril', [0x12 | (15 << 12), 0x1_0009, 0x500_0401, 0]],
+  ['cmd_tlbi_nh_va_ril', [0x12 | (3 << 12), 0x1_0009, 0x500_0401, 0]],
   ['cmd_tlbi_nh_asid', [0x11, 0x5_0009, 0, 0]],
   ['cmd_tlbi_nsnh_all', NSNH_ALL],
   ['cmd_cfgi_ste', [0x03, 99, 1, 0]],

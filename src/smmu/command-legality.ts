@@ -14,7 +14,6 @@ import {
   COMMAND_WORDS,
   COMMANDS,
   OPCODE,
-  SYNC_CS,
   TLBI_RANGE,
   TLBI_TG,
 } from '../spec/commands.ts';
@@ -58,8 +57,8 @@ const HAS_RANGE = new Set<number>([
   OPCODE.CMD_TLBI_S2_IPA,
 ]);
 
-/** The check that a legal opcode still needs. */
-const CHECK = { None: 0, Ssec: 1, Range: 2, AtcSize: 3, PriResponse: 4, SyncSignal: 5 } as const;
+/** The check that an opcode needs besides its forbidden bits. */
+const CHECK = { None: 0, Range: 1, AtcSize: 2, PriResponse: 3 } as const;
 
 const SSEC = CMD_CFGI_CD.SSec.inPlace;
 const RANGE_WORD_0 = TLBI_RANGE.NUM.inPlace | TLBI_RANGE.SCALE.inPlace;
@@ -73,6 +72,9 @@ const ILLEGAL = ACTION.Illegal;
 export class CommandLegality {
   readonly #action = new Uint8Array(256);
   readonly #check = new Uint8Array(256);
+  /** Bits of the first word that together make a command ILLEGAL; for most opcodes none do. */
+  readonly #forbidden = new Int32Array(256);
+  readonly #forbiddenMask = new Int32Array(256);
   /** Four words an opcode: the bits that have a meaning. */
   readonly #defined = new Uint32Array(256 * COMMAND_WORDS);
   readonly #ril: boolean;
@@ -86,6 +88,11 @@ export class CommandLegality {
     for (const [opcode, action] of actions(ids)) {
       this.#action[opcode] = action;
       this.#check[opcode] = checkOf(opcode, this.#ril);
+      // 4.7.3: CS=0b11 is reserved.
+      const forbidden = HAS_SSEC.has(opcode) ? SSEC : opcode === OPCODE.CMD_SYNC ? CMD_SYNC.CS.inPlace : 0;
+      this.#forbiddenMask[opcode] = forbidden;
+      // Never equal to what a mask of 0 leaves.
+      this.#forbidden[opcode] = forbidden === 0 ? -1 : forbidden;
     }
     for (const { opcode, fields } of COMMANDS) {
       const at = opcode * COMMAND_WORDS;
@@ -124,6 +131,7 @@ export class CommandLegality {
   admit(words: Uint32Array, at: number): Action {
     const opcode = words[at] & 0xff;
     const action = this.#action[opcode] as Action;
+    if ((words[at] & this.#forbiddenMask[opcode]) === this.#forbidden[opcode]) return ILLEGAL;
     if (this.#check[opcode] !== UNCHECKED && !this.#passes(words, at, this.#check[opcode])) return ILLEGAL;
     const defined = this.#defined;
     const from = opcode * COMMAND_WORDS;
@@ -136,8 +144,6 @@ export class CommandLegality {
 
   #passes(words: Uint32Array, at: number, check: number): boolean {
     switch (check) {
-      case CHECK.Ssec:
-        return (words[at] & SSEC) === 0;
       case CHECK.Range:
         return this.#admitRange(words, at);
       case CHECK.AtcSize:
@@ -145,9 +151,6 @@ export class CommandLegality {
         return CMD_ATC_INV.Size.get(words, at) <= ATC_INV_SIZE_ALL;
       case CHECK.PriResponse:
         return CMD_PRI_RESP.Resp.get(words, at) !== 3;
-      case CHECK.SyncSignal:
-        // 4.7.3: CS=0b11 is reserved.
-        return CMD_SYNC.CS.get(words, at) <= SYNC_CS.SEV;
       default:
         return true;
     }
@@ -199,10 +202,8 @@ function actions(ids: IdRegisters): Map<number, Action> {
 }
 
 function checkOf(opcode: number, ril: boolean): number {
-  if (HAS_SSEC.has(opcode)) return CHECK.Ssec;
   if (HAS_RANGE.has(opcode)) return ril ? CHECK.Range : CHECK.None;
   if (opcode === OPCODE.CMD_ATC_INV) return CHECK.AtcSize;
   if (opcode === OPCODE.CMD_PRI_RESP) return CHECK.PriResponse;
-  if (opcode === OPCODE.CMD_SYNC) return CHECK.SyncSignal;
   return CHECK.None;
 }

@@ -76,7 +76,7 @@ export class CommandQueue {
   readonly #trace: Trace | undefined;
   readonly #legality: CommandLegality;
   readonly #maxSid: number;
-  /** Nobody but us has to hear of invalidations. */
+  /** Nobody but us has to hear of invalidations, nor wants to. */
   readonly #alone: boolean;
   /** Commands are fetched into this; what was fetched and not carried out is forgotten and fetched again. */
   readonly #fetched = new Uint32Array(STRETCH_COMMANDS * COMMAND_WORDS);
@@ -102,7 +102,7 @@ export class CommandQueue {
     this.#memory = memory;
     this.#interrupts = interrupts;
     this.#backend = backend;
-    this.#alone = backend === NO_BACKEND;
+    this.#alone = backend === NO_BACKEND && trace === undefined;
     this.#target = target;
     this.#responses = responses;
     this.#trace = trace;
@@ -202,7 +202,8 @@ export class CommandQueue {
           continue;
         }
         if (action === CFGI_STE) {
-          this.#cfgiSte(words, at);
+          // StreamIDs that cannot be have no effect (4.1.7).
+          if (words[at + 1] <= this.#maxSid) target.invalidate(words, at);
           continue;
         }
       } else if (action === INVALIDATION && this.#batch.count < BATCH_COMMANDS) {
@@ -322,7 +323,6 @@ export class CommandQueue {
   #streamsChanged(words: Uint32Array, at: number, first: number, last: number): void {
     if (first > this.#maxSid) return;
     this.#target.invalidate(words, at);
-    if (this.#alone) return;
     // What came before in this window has to come before for the backend too.
     if (this.#batch.count > 0) this.#flush();
     this.#backend.streamsChanged(first, Math.min(last, this.#maxSid));

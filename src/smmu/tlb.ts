@@ -42,6 +42,13 @@ export const TLB_GLOBAL = 1 << 4;
 export const tlbFlags = (kind: TlbKind, log2Page: number, global: boolean): number =>
   VALID | (global ? TLB_GLOBAL : 0) | ((log2Page - 12) << 1) | kind;
 
+const STAGE1 = TLB_KIND.Stage1;
+const COMBINED = TLB_KIND.Combined;
+const STAGE1_4K = tlbFlags(STAGE1, 12, false);
+const COMBINED_4K = tlbFlags(COMBINED, 12, false);
+/** Value of `#pageSizes`: no larger pages. */
+const ONLY_4K = 1;
+
 const TIMES_LOG2 = 12;
 const TIMES_MASK = (1 << TIMES_LOG2) - 1;
 const BLOCKS_LOG2 = 12;
@@ -75,6 +82,8 @@ export class Tlb {
   /** Sizes of leaves of which there may be pieces, as bits, by kind. */
   readonly #leafSizes = new Uint32Array(4).fill(0);
   readonly #leafSizesHigh = new Uint32Array(4).fill(0);
+  /** Whether there may be pieces of leaves at all. */
+  #hasPieces = false;
   /** Page sizes in use, by kind: bit 0 for 4 KB, 2 for 16 KB, 4 for 64 KB. */
   readonly #pageSizes = new Uint8Array(4);
   /** Whether there may be global entries: only then is a second probe worth its time. */
@@ -102,6 +111,7 @@ export class Tlb {
     this.#leafSizes.fill(0);
     this.#leafSizesHigh.fill(0);
     this.#pageSizes.fill(0);
+    this.#hasPieces = false;
     this.hasGlobals = false;
     this.#allTime = 0;
     this.#el2Time = 0;
@@ -173,6 +183,7 @@ export class Tlb {
     let block = 0;
     this.#pageSizes[kind] |= 1 << (log2Page - 12);
     if (log2Leaf > log2Page) {
+      this.#hasPieces = true;
       if (log2Leaf < 32) this.#leafSizes[kind] |= 1 << log2Leaf;
       else this.#leafSizesHigh[kind] |= 1 << (log2Leaf - 32);
       block = this.#block(kind, tag >>> 16, vaHi, vaLoFlags, log2Leaf);
@@ -253,6 +264,17 @@ export class Tlb {
     pages: number,
     log2Leaf: number,
   ): void {
+    const sizes = this.#pageSizes[STAGE1] | this.#pageSizes[COMBINED];
+    // Nothing was ever entered.
+    if (sizes === 0) return;
+    if (pages === 1 && sizes === ONLY_4K && log2Leaf <= 12 && !this.hasGlobals && !this.#hasPieces) {
+      // What nearly all commands are.
+      const tag = (vmid << 16) | asid;
+      const page = vaLo & -4096;
+      if (this.#pageSizes[STAGE1] !== 0) this.#drop(vaHi | 0, page | STAGE1_4K, tag);
+      if (this.#pageSizes[COMBINED] !== 0) this.#drop(vaHi | 0, page | COMBINED_4K, tag);
+      return;
+    }
     const done =
       this.#invalidateRange(TLB_KIND.Stage1, vmid, asid, vaHi, vaLo, pages, log2Leaf) &&
       this.#invalidateRange(TLB_KIND.Combined, vmid, asid, vaHi, vaLo, pages, log2Leaf);
