@@ -6,6 +6,8 @@ import { LAB_SMMU } from '../host/sim/profiles.ts';
 import { SimHost } from '../host/sim/sim-host.ts';
 
 const FIRST_SID = 0x20;
+/** A few pages are all that is ever translated. */
+export const LOG2_TLB_ENTRIES = 6;
 
 export class BenchHost {
   readonly sim: SimHost;
@@ -16,7 +18,7 @@ export class BenchHost {
   /** @param devices how many, at most 8. */
   constructor(devices: number) {
     this.sim = new SimHost({ schedule: (task) => this.tasks.push(task) });
-    const smmu = this.sim.addSmmu({ name: '2b400000.iommu', ids: LAB_SMMU });
+    const smmu = this.sim.addSmmu({ name: '2b400000.iommu', ids: LAB_SMMU, log2TlbEntries: LOG2_TLB_ENTRIES });
     for (let i = 0; i < devices; i++) {
       const tester = new DmaTester();
       this.sim.addDevice({

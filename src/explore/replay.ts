@@ -1,6 +1,7 @@
 /** Plays a scenario for a bare guest, and checks after every step all that the explorer checks. */
 
 import type { ReconcileReport } from '../accel/report.ts';
+import { describeCall } from '../accel/call-sentences.ts';
 import { callArguments, callResult } from '../accel/report.ts';
 import type { Reporter } from '../machine/report.ts';
 import { describeStep } from '../machine/scenario/describe.ts';
@@ -129,6 +130,7 @@ class Replay {
       this.#report({
         kind: 'operation',
         operation: call.operation,
+        text: describeCall(call),
         detail: callArguments(call),
         result: callResult(call),
       });

@@ -23,7 +23,7 @@ import { Memory } from '../memory/memory.ts';
 import { GUEST_DEFAULT } from '../smmu/identification.ts';
 import { OUTCOME } from '../smmu/transaction.ts';
 import { EVENTQ_PROD, OFFSET } from '../spec/registers.ts';
-import { BenchHost, pathOf } from './bench-host.ts';
+import { BenchHost, LOG2_TLB_ENTRIES, pathOf } from './bench-host.ts';
 import { EventLedger } from './event-ledger.ts';
 import { GuestModel, type ModelDevice, type Reach } from './guest-model.ts';
 import type { Problem } from './problem.ts';
@@ -98,6 +98,7 @@ export class World {
         writeMsi: (hi, lo, data) => memory.store32(hi, lo, data) === 0,
       },
       scheduler: this.#scheduler,
+      log2TlbEntries: LOG2_TLB_ENTRIES,
       later: (_, task) => this.retries.push(task),
       ...(observer !== undefined && { observer }),
     });

@@ -46,6 +46,8 @@ export interface MachineOptions {
   readonly removed?: (name: string) => void;
   /** Runs a task after some milliseconds; without it what the host refuses is tried again only at the next change. */
   readonly later?: (milliseconds: number, task: () => void) => void;
+  /** As in SmmuOptions. */
+  readonly log2TlbEntries?: number;
 }
 
 /** Milliseconds before the first retry of what the host refused; then twice as long each time, up to the longest. */
@@ -96,6 +98,7 @@ export class Machine {
       defer: () => scheduler.post(this.#goOn),
       settled: () => this.identity.settle(),
       ...(trace !== undefined && { trace: trace.record }),
+      log2TlbEntries: options.log2TlbEntries,
     });
     this.identity.changed = (changed) => this.smmu.identify(changed);
     this.accelerator.connect(this.smmu);

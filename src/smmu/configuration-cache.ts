@@ -8,6 +8,12 @@ const TIMES_MASK = (1 << TIMES_LOG2) - 1;
 const SIDS_MAX = 256;
 const TIME_MAX = 0x7fff_0000;
 
+/** To be copied: that is fast, and leaves no holes. */
+const NO_CONTEXTS: readonly (StreamContext | undefined)[] = Array.from(
+  { length: WAYS << LOG2_SETS },
+  () => undefined,
+);
+
 const slotOf = (sid: number, index: number): number => {
   const h = Math.imul(sid, 0x9e37_79b1) ^ Math.imul(index, 0x85eb_ca6b);
   return (h ^ (h >>> 15)) & TIMES_MASK;
@@ -19,10 +25,7 @@ const slotOf = (sid: number, index: number): number => {
  * made when first needed and reused for ever.
  */
 export class ConfigurationCache {
-  readonly #contexts: (StreamContext | undefined)[] = Array.from(
-    { length: WAYS << LOG2_SETS },
-    () => undefined,
-  );
+  readonly #contexts = NO_CONTEXTS.slice();
   #now = 1;
   /** Grows with every invalidation: a context that was found valid before must be looked at again. */
   changes = 1;

@@ -58,6 +58,8 @@ export interface SmmuOptions {
   readonly trace?: Trace;
   /** Called at the first register access, before it: {@link Smmu.identify} works for the last time. */
   readonly settled?: () => void;
+  /** log2 of the TLB's entries, 4..20; by default a large one. A small one costs less to make. */
+  readonly log2TlbEntries?: number | undefined;
 }
 
 export class Smmu {
@@ -96,7 +98,14 @@ export class Smmu {
     this.#file = new RegisterFile(ids);
     this.#interrupts = new Interrupts(ids, this.registers, options.interrupts, trace);
     this.#events = new EventQueue(ids, this.#file, memory, this.#interrupts, trace);
-    this.#translator = new Translator(ids, this.registers, memory, (words) => this.#recordOwn(words), trace);
+    this.#translator = new Translator(
+      ids,
+      this.registers,
+      memory,
+      (words) => this.#recordOwn(words),
+      trace,
+      options.log2TlbEntries,
+    );
     this.#translator.stallPort = options.stalls;
     this.#commands = new CommandQueue(
       ids,

@@ -46,7 +46,7 @@ const PA_HI = TLB_PA_HI;
 const PA_LO = TLB_PA_LO;
 const LOG2_SIZE = TLB_LOG2_SIZE;
 
-/** log2 of the TLB's entries: 512 KiB, and a working set of 16,384 pages. */
+/** log2 of the TLB's entries unless told otherwise: 512 KiB, and a working set of 16,384 pages. */
 const LOG2_TLB_ENTRIES = 14;
 
 export class Translator {
@@ -57,7 +57,7 @@ export class Translator {
   readonly #record: (words: Uint32Array) => EventStatus;
   readonly #fault = new Fault();
   readonly #event = new EventRecord();
-  readonly #tlb = new Tlb(LOG2_TLB_ENTRIES);
+  readonly #tlb: Tlb;
   readonly #contexts: StreamContexts;
   readonly #stage1: Stage1Walk;
   readonly #stage2: Stage2Walk;
@@ -76,6 +76,7 @@ export class Translator {
   /**
    * @param registers page 0 of the register file; CR0, CR2, GBPA and STRTAB_* are read from it when used
    * @param record takes an event record of eight words, which are reused
+   * @param log2TlbEntries 4..20
    */
   constructor(
     ids: IdRegisters,
@@ -83,7 +84,9 @@ export class Translator {
     memory: Memory,
     record: (words: Uint32Array) => EventStatus,
     trace?: Trace,
+    log2TlbEntries = LOG2_TLB_ENTRIES,
   ) {
+    this.#tlb = new Tlb(log2TlbEntries);
     const features = new Features(ids);
     const fault = this.#fault;
     this.#features = features;

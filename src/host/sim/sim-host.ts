@@ -52,6 +52,8 @@ export interface SmmuDescription {
   /** As in the kernel's log: `3e000000.smmuv3`. */
   readonly name: string;
   readonly ids: IdRegisters;
+  /** log2 of the entries of its TLB, 4..20; by default a large one. */
+  readonly log2TlbEntries?: number;
 }
 
 export interface DeviceDescription {
@@ -104,11 +106,11 @@ export class SimHost implements Kernel {
   }
 
   /** Adds a physical SMMU and starts its driver. @throws RangeError if it cannot exist, or Linux could not drive it. */
-  addSmmu({ name, ids }: SmmuDescription): ArmSmmu {
+  addSmmu({ name, ids, log2TlbEntries }: SmmuDescription): ArmSmmu {
     const problems = [...identificationProblems(ids), ...driverProblems(ids)];
     if (problems.length > 0) throw new RangeError(`${name}: ${problems.join(' ')}`);
     const now = this.#options.now ?? (() => 0);
-    const smmu = new ArmSmmu({ name, ids, host: this.#memory, log: this.#log, now });
+    const smmu = new ArmSmmu({ name, ids, host: this.#memory, log: this.#log, now, log2TlbEntries });
     this.#smmus.push(smmu);
     return smmu;
   }

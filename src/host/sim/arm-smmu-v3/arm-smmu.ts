@@ -63,6 +63,7 @@ export interface ArmSmmuOptions {
   readonly host: HostMemory;
   readonly log: KernelLog;
   readonly now: () => number;
+  readonly log2TlbEntries?: number | undefined;
 }
 
 export class ArmSmmu {
@@ -97,6 +98,7 @@ export class ArmSmmu {
         writeMsi: (hi, lo, data) => options.host.memory.store32(hi, lo, data) === 0,
       },
       stalls: { resolved: (stag, _, { outcome, stag: again }) => this.#resolved(stag, outcome, again) },
+      log2TlbEntries: options.log2TlbEntries,
     });
     const { ids } = options;
     this.#streams = new StreamTable(
