@@ -28,6 +28,8 @@ export function narrator({ write, verbose, colour }: NarratorOptions): Reporter 
 
   let step: string | undefined;
   let texts: string[] = [];
+  /** Lines that need the whole width, for below the row. */
+  let below: string[] = [];
   let state: VeventqState | undefined;
   let shown = '';
 
@@ -43,8 +45,10 @@ export function narrator({ write, verbose, colour }: NarratorOptions): Reporter 
     const head = `   ${(step ?? '').padEnd(STEP_WIDTH)}  ${paint(veventq === null ? 'yellow' : 'green', now)}`;
     write(`${head}  ${texts[0] ?? ''}`.trimEnd());
     for (const text of texts.slice(1)) write(margin + text);
+    for (const line of below) write(line === '' ? '' : `      ${line}`);
     step = undefined;
     texts = [];
+    below = [];
   };
 
   return (event: RunEvent): void => {
@@ -90,6 +94,9 @@ export function narrator({ write, verbose, colour }: NarratorOptions): Reporter 
         break;
       case 'note':
         texts.push(event.text);
+        break;
+      case 'walk':
+        below.push(...event.text.split('\n'));
         break;
       case 'host':
         // Of the lines about one event, the decoded one is enough.

@@ -1,5 +1,7 @@
 /** What a run tells the outside, as it happens: one object a fact. `--json` prints them as they are. */
 
+import type { WalkExplanation } from '../explain/walk/walk.ts';
+
 /** The two conditions and what follows from them. */
 export interface VeventqState {
   /** CR0.EVENTQEN, as acknowledged. */
@@ -49,6 +51,14 @@ export type RunEvent =
       readonly device: string | null;
       readonly sid: string;
       readonly words: readonly string[];
+      readonly text: string;
+    }
+  /** The way of an access through the guest's tables. */
+  | {
+      readonly kind: 'walk';
+      readonly device: string;
+      readonly walk: WalkExplanation;
+      /** The same, in lines. */
       readonly text: string;
     }
   /** Something that a person following along may want to know. */

@@ -24,6 +24,7 @@ const ARROWS: Record<string, readonly string[]> = {
   firmware: [],
   lab: ['qemu', 'firmware'],
   machine: [
+    'explain',
     'qemu',
     'guest',
     'host/linux',

@@ -142,13 +142,17 @@ class Narrator {
     const { sid, ssid } = walk.transaction;
     const said: Record<StructureStep['name'], () => string> = {
       L1STD: () =>
-        `Span=${L1STD.Span.get(words)}: the STEs are at ${hex64(L1STD.L2Ptr.getHi(words), L1STD.L2Ptr.getLo(words))}.`,
+        L1STD.Span.get(words) === 0
+          ? 'Span=0: nothing is below.'
+          : `Span=${L1STD.Span.get(words)}: the STEs are at ${hex64(L1STD.L2Ptr.getHi(words), L1STD.L2Ptr.getLo(words))}.`,
       STE: () => {
         const { summary, details } = explainSte(words);
         return [summary, ...details, overrides(walk)].filter((text) => text !== '').join(' ');
       },
       L1CD: () =>
-        `V=${L1CD.V.get(words)}: the CDs are at ${hex64(L1CD.L2Ptr.getHi(words), L1CD.L2Ptr.getLo(words))}.`,
+        L1CD.V.get(words) === 0
+          ? 'V=0: nothing is below.'
+          : `V=1: the CDs are at ${hex64(L1CD.L2Ptr.getHi(words), L1CD.L2Ptr.getLo(words))}.`,
       CD: () => {
         const { summary, details } = explainCd(words);
         return [summary, ...details].join(' ');

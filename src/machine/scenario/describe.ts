@@ -28,6 +28,8 @@ export function describeStep(step: Step): string {
       return step.args.write === undefined
         ? `read ${hex(step.args.read ?? 0n)}`
         : `write ${hex(step.args.write)}`;
+    case 'explain':
+      return `explain ${hex(step.args.iova)}`;
     case 'setup':
       return 'queues, stream table';
     case 'cr0': {

@@ -3,6 +3,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { callArguments, callResult, type QueueReport, type ReconcileReport } from '../../accel/report.ts';
 import { hiOf, loOf } from '../../bits/u64.ts';
+import { explainWalk } from '../../explain/walk/explain-walk.ts';
+import { formatWalk } from '../../explain/walk/format-walk.ts';
 import { GuestDriverError } from '../../guest/errors.ts';
 import type { GuestDomain } from '../../guest/domain.ts';
 import type { GuestEvent } from '../../guest/event.ts';
@@ -10,6 +12,7 @@ import { ReferenceGuest } from '../../guest/reference-guest.ts';
 import { HostError } from '../../iommufd/errors.ts';
 import { Memory } from '../../memory/memory.ts';
 import { GUEST_DEFAULT } from '../../smmu/identification.ts';
+import { Transaction } from '../../smmu/transaction.ts';
 import { EmbeddedHost } from '../embedded-host.ts';
 import { Machine } from '../machine.ts';
 import { linuxName, requesterId } from '../pci-address.ts';
@@ -253,9 +256,34 @@ class CaseRun {
         });
         break;
       }
+      case 'explain':
+        this.#explain(step);
+        break;
       default:
         throw new Error(`${step.action} needs another guest, which the scenario's check has seen to`);
     }
+  }
+
+  #explain({ args, line }: Extract<Step, { action: 'explain' }>): void {
+    const { device, iova, access, ssid, cause } = args;
+    const transaction = new Transaction();
+    transaction.sid = requesterId(this.#device(device).at);
+    transaction.ssv = ssid !== undefined;
+    transaction.ssid = ssid ?? 0;
+    transaction.addrHi = hiOf(iova);
+    transaction.addrLo = loOf(iova);
+    transaction.write = access === 'w';
+    transaction.instruction = access === 'x';
+    const walk = explainWalk(this.#machine.smmu, transaction);
+    this.#report({ kind: 'walk', device, walk, text: formatWalk(walk) });
+    if (cause === undefined) return;
+    const found = walk.cause?.field ?? 'none';
+    this.#report({
+      kind: 'expectation',
+      line,
+      ok: found === cause,
+      text: `what stops the access is ${cause}${found === cause ? '' : ` was expected, but it is ${found}`}`,
+    });
   }
 
   #device(name: string): ScenarioDevice {

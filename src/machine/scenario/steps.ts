@@ -140,6 +140,19 @@ export const STEPS = {
     short: undefined,
     schema: v.strictObject({ device, iova: u64, size: v.optional(u64, 0x1000n) }),
   },
+  explain: {
+    about: "shows the way of an access through the guest's tables, and what stops it",
+    guest: 'reference',
+    short: undefined,
+    schema: v.strictObject({
+      device,
+      iova: u64,
+      access: v.optional(oneOf('r', 'w', 'x'), 'r'),
+      ssid: v.optional(integer(0, 0xf_ffff)),
+      /** The field that is expected to stop it, such as `AF` or `STE.V`; or `none`. */
+      cause: v.optional(text),
+    }),
+  },
   setup: {
     about: 'points the SMMU at its queues and a stream table, enables the command queue and interrupts',
     guest: 'bare',
