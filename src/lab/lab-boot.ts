@@ -28,12 +28,14 @@ export interface BootOptions {
   /** More folders that programs in the lab find below /lab, by name. */
   readonly shares?: readonly Share[];
   readonly append?: string;
+  /** False leaves the firmware's own table of SMMUs; Linux then gives no VMM a stage of its own. */
+  readonly nesting?: boolean;
   readonly timeoutMs?: number;
 }
 
 /**
- * Boots the lab with SMMUs of which Linux lets VMMs use both stages. Programs find Node.js as `node`, and vsmmu's
- * dependencies from anywhere below /lab.
+ * Boots the lab with SMMUs of which Linux lets VMMs use both stages, unless told. Programs find Node.js as `node`, and
+ * the dependencies of vsmmu from anywhere below /lab.
  * @throws {QemuError} see {@link LabGuest.boot}. @throws {LabError} LAB_BUILD_FAILED if Linux does not take our tables.
  */
 export async function bootHostLab(
@@ -41,6 +43,7 @@ export async function bootHostLab(
   options: BootOptions,
   environment: Environment = process.env,
 ): Promise<LabGuest> {
+  if (options.nesting === false) return boot(lab, options);
   const iort = await tablesOf(lab, options.machine, environment);
   const guest = await boot(lab, options, iort);
   const { status } = await guest.run("dmesg | grep -q 'Table Upgrade: override \\[IORT'");

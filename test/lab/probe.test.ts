@@ -96,3 +96,22 @@ describe('vsmmu probe', () => {
     expect(reasons.length).toBeGreaterThan(0);
   });
 });
+
+describe('on a machine whose firmware does not promise coherent DMA', () => {
+  it('vsmmu probe says so, and the kernel refuses as it says', async () => {
+    const lab = await bootLab({ nesting: false });
+    try {
+      const path = await lab.bindToVfio(FIRST);
+      const probed = await lab.run(`${PROGRAM} probe --json`);
+      expect(probed.status).toBe(3);
+      const report = JSON.parse(probed.output) as Report;
+      const device = report.smmus.flatMap(({ devices }) => devices).find(({ name }) => name === FIRST);
+      expect(device?.reasons.map(({ code }) => code)).toEqual(['NOT_COHERENT']);
+      const run = await lab.run(`${PROGRAM} run --host linux --device nic0=${path}`);
+      expect(run.status).toBe(3);
+      expect(run.output).toContain('CANWBS');
+    } finally {
+      await lab.close();
+    }
+  });
+});
