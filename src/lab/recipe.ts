@@ -50,7 +50,7 @@ export const RECIPES = {
   /** ACPI needs UEFI. */
   firmware: { layout: 1, package: 'qemu-efi-aarch64', suite: STABLE, title: 'UEFI for arm64', for: ['lab'] },
   node: { layout: 1, package: 'nodejs', suite: STABLE, title: 'an arm64 Node.js', for: ['lab'] },
-  /** Built here: no kernel of Debian's has IOMMUFD with nested SMMUv3s. The release is the one whose answers we know. */
+  /** Built here: none of Debian's kernels has IOMMUFD. The release is the one whose answers we know. */
   'lab-kernel': {
     layout: 1,
     package: 'linux-source-7.3',
