@@ -83,7 +83,8 @@ export function narrator({ write, verbose, colour }: NarratorOptions): Reporter 
         break;
       }
       case 'operation':
-        if (verbose) texts.push(paint('dim', `${event.operation} ${event.detail} = ${event.result}`));
+        if (!verbose) break;
+        texts.push(event.text, paint('dim', `   ${event.operation} ${event.detail} = ${event.result}`));
         break;
       case 'dma':
         texts.push(event.outcome === 'ok' ? event.text : paint('yellow', event.text));

@@ -56,6 +56,8 @@ export class EmbeddedHost implements ScenarioHost {
         address: `0000:${bus.toString(16)}:00.0`,
         smmu,
         sid: bus << 8,
+        // The server's root complex and devices have it.
+        ats: profile === 'server',
         function: makeFunction(kind, name, scheduler),
       });
       this.#slots.set(name, slot);

@@ -56,6 +56,10 @@ export class ObjectLedger implements Kernel {
     return this.#kernel.read(fd, into);
   }
 
+  write(fd: Fd, from: Uint8Array): number {
+    return this.#kernel.write(fd, from);
+  }
+
   pread(fd: Fd, into: Uint8Array, offset: number): number {
     return this.#kernel.pread(fd, into, offset);
   }

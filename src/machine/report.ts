@@ -32,6 +32,8 @@ export type RunEvent =
   | {
       readonly kind: 'operation';
       readonly operation: string;
+      /** What it does, as a sentence. */
+      readonly text: string;
       readonly detail: string;
       readonly result: string;
     }

@@ -25,6 +25,7 @@ export const TRACE_EVENTS: Readonly<Record<string, TraceEventSpec>> = {
   smmuv3_config_cache_miss: spec('translation', 'sid', 'ssid'),
   smmuv3_record_event: spec('events', 'type', 'sid'),
   smmuv3_page_request: spec('events', 'sid', 'prg_index#'),
+  vsmmu_case: spec('host', 'title'),
   vsmmu_reconcile: spec('host', 'cause', 'calls#'),
   vsmmu_failure: spec('host', 'concern', 'message'),
 };

@@ -30,3 +30,18 @@ export function toPrometheus(metrics: readonly Metric[]): string {
 
 const escapeLabel = (text: string): string =>
   text.replaceAll('\\', '\\\\').replaceAll('"', '\\"').replaceAll('\n', '\\n');
+
+/** Metrics of several machines as one list: each sample gets a label that says whose it is. */
+export function labelled(label: string, all: ReadonlyMap<string, readonly Metric[]>): Metric[] {
+  const merged = new Map<string, Metric>();
+  for (const [whose, metrics] of all)
+    for (const metric of metrics) {
+      const samples = metric.samples.map(({ labels, value }) => ({
+        labels: { [label]: whose, ...labels },
+        value,
+      }));
+      const before = merged.get(metric.name);
+      merged.set(metric.name, { ...metric, samples: [...(before?.samples ?? []), ...samples] });
+    }
+  return [...merged.values()];
+}

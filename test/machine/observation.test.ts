@@ -32,7 +32,7 @@ describe('the trace of a machine', () => {
     expect(at('smmuv3_read_mmio')).toBeGreaterThan(at('iommufd_backend_alloc_viommu'));
     expect(at('iommufd_viommu_alloc_eventq')).toBeGreaterThan(at('smmuv3_write_mmio'));
     expect(lines.find(({ event }) => event === 'iommufd_viommu_alloc_eventq')).toMatchObject({
-      veventq_depth: '0x10',
+      veventq_depth: 16,
     });
     expect(lines.find(({ event }) => event === 'smmuv3_record_event')).toMatchObject({
       type: '0x10',

@@ -9,12 +9,19 @@ import { runReferenceScenario } from '../../machine/scenario/reference-run.ts';
 import { EXIT, UsageError } from '../exit.ts';
 import { narrator } from '../narrator.ts';
 import { realHost } from './run-host.ts';
+import { ObservationFiles } from './run-observation.ts';
+import { parseSmmuProperties } from './run-smmu.ts';
 
 export interface RunOptions {
   readonly guest?: string;
   readonly host?: string;
   /** With the real host: which device stands for which, see {@link realHost}. */
   readonly device?: readonly string[];
+  /** Files for what happened inside, and for counters. */
+  readonly trace?: string;
+  readonly metrics?: string;
+  /** Properties of the guest's SMMU, as QEMU writes them; they go before the scenario's own. */
+  readonly smmu?: string;
   readonly json?: boolean;
   readonly verbose?: boolean;
   readonly qemu?: string;
@@ -48,7 +55,12 @@ export async function run(file: string | undefined, options: RunOptions): Promis
         import.meta.url,
       ),
     );
-  const scenario = parseScenario(read(path), file ?? relative('.', path), guest);
+  const parsed = parseScenario(read(path), file ?? relative('.', path), guest);
+  const scenario =
+    options.smmu === undefined
+      ? parsed
+      : { ...parsed, smmu: { ...parsed.smmu, ...parseSmmuProperties(options.smmu) } };
+  const files = new ObservationFiles(options);
   if (host === 'linux' && scenario.guest !== 'reference')
     throw new UsageError('--host linux needs --guest reference.');
   const report = reporter(options);
@@ -56,15 +68,23 @@ export async function run(file: string | undefined, options: RunOptions): Promis
     for (const option of ['qemu', 'kernel', 'busybox', 'initrd', 'append'] as const)
       if (options[option] !== undefined) throw new UsageError(`--${option} needs --guest qemu.`);
     if (scenario.guest === 'bare') {
+      for (const option of ['trace', 'metrics', 'smmu'] as const)
+        if (options[option] !== undefined)
+          throw new UsageError(`--${option} needs --guest reference or qemu.`);
       const { runBareScenario } = await import('../../explore/replay.ts');
       return runBareScenario(scenario, report).failed === 0 ? EXIT.Fine : EXIT.Failed;
     }
     const makeHost = host === 'linux' ? await realHost(scenario, options.device ?? []) : undefined;
-    const { failed } = await runReferenceScenario(scenario, report, makeHost);
+    const { failed } = await runReferenceScenario(scenario, report, makeHost, files.observation);
+    files.write();
     return failed === 0 ? EXIT.Fine : EXIT.Failed;
   }
   const { runQemuScenario } = await import('../../machine/scenario/qemu-run.ts');
-  const { failed } = await runQemuScenario(scenario, options, report);
+  const { failed, entries } = await runQemuScenario(scenario, options, report, {
+    trace: options.trace !== undefined,
+    ended: (metrics, scenarioCase) => files.add(String(scenarioCase), metrics),
+  });
+  files.write(entries);
   return failed === 0 ? EXIT.Fine : EXIT.Failed;
 }
 

@@ -1,6 +1,9 @@
 /** What the thread that owns the machine is started with, what it can be asked, and what it tells. */
 
 import type { MessagePort } from 'node:worker_threads';
+import type { SmmuProperties } from '../../accel/properties.ts';
+import type { Metric } from '../../trace/prometheus.ts';
+import type { TraceEntry } from '../../trace/trace-ring.ts';
 import type { HostDevice } from '../embedded-host.ts';
 import type { RunEvent } from '../report.ts';
 
@@ -11,6 +14,16 @@ export interface WorkerStart {
   /** Where QEMU finds the SMMU. */
   readonly smmuSocket: string;
   readonly host: { readonly devices: readonly HostDevice[]; readonly smmu: 'qemu' | 'server' };
+  /** What the guest's SMMU is asked to be. */
+  readonly properties?: SmmuProperties | undefined;
+  /** Take down what happens. */
+  readonly trace?: boolean | undefined;
+}
+
+/** What the machine shows of its inside. */
+export interface Observation {
+  readonly entries: readonly TraceEntry[];
+  readonly metrics: readonly Metric[];
 }
 
 /** A device on its way into the guest. */
@@ -37,6 +50,8 @@ export interface Snapshot {
   readonly objects: Readonly<Record<string, number>>;
   /** Calls to the host so far. */
   readonly ioctls: number;
+  /** Properties of the SMMU as the guest sees them. */
+  readonly smmu: Readonly<Record<string, string | number>>;
   /** Commands, translations of interrupts and the like that went wrong on our side. */
   readonly problems: readonly string[];
 }
@@ -50,6 +65,7 @@ export interface WorkerCalls {
   /** @returns whether the DMA went through. */
   dma(argument: DmaArgument): boolean;
   snapshot(): Snapshot;
+  observe(): Observation;
   /** Gives everything back and ends the thread. */
   stop(): void;
 }

@@ -3,6 +3,7 @@
  * each register access, so nothing here ever waits for QEMU.
  */
 
+import { describeCall } from '../../accel/call-sentences.ts';
 import { callArguments, callResult, type ReconcileReport } from '../../accel/report.ts';
 import { HostError } from '../../iommufd/errors.ts';
 import { ERRNO } from '../../iommufd/uapi/errno.ts';
@@ -16,17 +17,21 @@ import { VfioUserServer } from '../../qemu/vfio-user/server.ts';
 import { GUEST_DEFAULT } from '../../smmu/identification.ts';
 import type { Syscalls } from '../../sys/syscalls.ts';
 import { EmbeddedHost } from '../embedded-host.ts';
+import { TraceRing } from '../../trace/trace-ring.ts';
 import { Machine } from '../machine.ts';
+import { metricsOf } from '../observation.ts';
 import type { RunEvent } from '../report.ts';
 import { Scheduler } from '../scheduler.ts';
-import type { DmaArgument, PlugArgument, Snapshot, WorkerStart } from './protocol.ts';
+import type { DmaArgument, Observation, PlugArgument, Snapshot, WorkerStart } from './protocol.ts';
 import { QemuSlot } from './qemu-slot.ts';
 
 export interface QemuMachineOptions {
   readonly sys: Syscalls;
-  readonly start: Pick<WorkerStart, 'smmuSocket' | 'host'>;
+  readonly start: Pick<WorkerStart, 'smmuSocket' | 'host' | 'properties' | 'trace'>;
   readonly report: (event: RunEvent) => void;
 }
+
+const NS_PER_MS = 1_000_000;
 
 /** The SMMU's wired outputs: the interrupts that our device tree names, raised by writes to the GICv2m frame. */
 const WIRING = { kind: 'doorbell', address: LAYOUT.v2mSetSpi, intids: SMMU_INTID } as const;
@@ -43,6 +48,7 @@ export class QemuMachine {
   readonly #server: VfioUserServer;
   readonly #slots = new Map<string, QemuSlot>();
   readonly #problems: string[] = [];
+  readonly #trace: TraceRing | undefined;
   #attached = '';
   #ioctls = 0;
 
@@ -59,10 +65,13 @@ export class QemuMachine {
     });
     const memory = new TearFreeMemory();
     this.#interrupts = new SmmuInterrupts(WIRING, memory);
+    if (start.trace === true) this.#trace = new TraceRing(() => performance.now() * NS_PER_MS);
     this.#machine = new Machine({
       kernel: this.#host.kernel,
       memory,
       ids: GUEST_DEFAULT,
+      ...(start.properties !== undefined && { properties: start.properties }),
+      ...(this.#trace !== undefined && { trace: this.#trace }),
       interrupts: this.#interrupts,
       scheduler: this.#scheduler,
       observer: (reconcile) => this.#reconciled(reconcile),
@@ -131,11 +140,18 @@ export class QemuMachine {
       attached: Object.fromEntries(devices.map(({ name, attached }) => [name, attached])),
       objects: this.#host.objects(),
       ioctls: this.#ioctls,
+      smmu: Object.fromEntries(
+        this.#machine.identity.resolved.properties.map(({ property, value }) => [property, value]),
+      ),
       problems: [
         ...this.#problems,
         ...lost.map(([name, slot]) => `${name}: ${slot.lostInterrupts} interrupts did not reach the guest.`),
       ],
     };
+  }
+
+  observe(): Observation {
+    return { entries: this.#trace?.entries ?? [], metrics: metricsOf(this.#machine) };
   }
 
   /** Ends all service; the loop ends after the turn that is going on. */
@@ -181,6 +197,7 @@ export class QemuMachine {
       this.#report({
         kind: 'operation',
         operation: call.operation,
+        text: describeCall(call),
         detail: callArguments(call),
         result: callResult(call),
       });

@@ -25,6 +25,8 @@ export interface RealGuestOptions {
   /** False keeps the guest from knowing of the SMMU, to compare with: all DMA passes untranslated. */
   readonly smmuVisible?: boolean;
   readonly host: WorkerStart['host'];
+  readonly properties?: WorkerStart['properties'];
+  readonly trace?: WorkerStart['trace'];
   readonly onEvent: (event: WorkerEvent) => void;
   /** Told every line of the guest's console. */
   readonly onConsole?: (line: string) => void;
@@ -52,6 +54,8 @@ export class RealGuest {
       wakeFd: this.#client.wakeFd,
       smmuSocket: this.#folder.socket('smmu'),
       host: options.host,
+      properties: options.properties,
+      trace: options.trace,
     };
     this.#worker = new Worker(new URL('./worker.js', import.meta.url), { workerData, transferList: [port2] });
     this.#worker.on('error', (error) => this.#client.close(error));
@@ -155,6 +159,11 @@ export class RealGuest {
 
   snapshot(): Promise<ReturnType<WorkerCalls['snapshot']>> {
     return this.#client.call('snapshot', undefined);
+  }
+
+  /** What the machine shows of its inside. */
+  observe(): Promise<ReturnType<WorkerCalls['observe']>> {
+    return this.#client.call('observe', undefined);
   }
 
   /** Runs a shell script in the guest. */

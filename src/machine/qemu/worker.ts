@@ -14,6 +14,7 @@ const handlers: WorkerCalls = {
   unplug: (name) => machine.unplug(name),
   dma: (argument) => machine.dma(argument),
   snapshot: () => machine.snapshot(),
+  observe: () => machine.observe(),
   stop: () => machine.close(),
 };
 const server = new CommandServer<Handlers, WorkerEvent>(sys, machine.loop, start.port, start.wakeFd, {

@@ -75,6 +75,8 @@ export function describeStep(step: Step): string {
       return `run ${step.args.command}`.slice(0, 25);
     case 'storage':
       return `storage ${step.args.mib} MiB`;
+    case 'snapshot':
+    case 'restore':
     case 'boot':
     case 'reboot':
     case 'expect':

@@ -12,6 +12,8 @@ export interface Observed {
   /** Number of live host objects by kind; kinds without any are absent. */
   readonly objects: Readonly<Record<string, number>>;
   readonly ioctls: number;
+  /** Properties as the guest sees them, where they are known. */
+  readonly smmu?: Readonly<Record<string, string | number>>;
   readonly overflow: boolean;
   readonly warnings: readonly string[];
   readonly events: readonly ObservedEvent[];
@@ -57,6 +59,8 @@ export function compare(expected: Expectation, observed: Observed): Verdict[] {
     for (const [kind, count] of named)
       check(`the number of ${kind} objects`, count, observed.objects[kind] ?? 0);
   }
+  for (const [property, value] of Object.entries(expected.smmu ?? {}))
+    check(`the property ${property}`, value, observed.smmu?.[property]);
   if (expected.overflow !== undefined) check('overflow', expected.overflow, observed.overflow);
   if (expected.warnings !== undefined) {
     check('the number of warnings', expected.warnings, observed.warnings.length);

@@ -2,7 +2,9 @@
 
 import * as v from 'valibot';
 import { isMap, isPair, isScalar, isSeq, LineCounter, parseDocument, type Node } from 'yaml';
+import { Identity, type SmmuProperties } from '../../accel/properties.ts';
 import { BARE_SIDS } from '../../guest/bare-guest.ts';
+import { GUEST_DEFAULT, IdentificationError } from '../../smmu/identification.ts';
 import { requesterId } from '../pci-address.ts';
 import { SCENARIO, STEPS, type ScenarioGuest, type Step, type StepName } from './steps.ts';
 
@@ -23,6 +25,8 @@ export interface Scenario {
   readonly about: string | undefined;
   readonly guest: ScenarioGuest;
   readonly host: { readonly smmu: 'qemu' | 'server' };
+  /** What the guest's SMMU is asked to be. */
+  readonly smmu: SmmuProperties;
   readonly devices: readonly ScenarioDevice[];
   readonly cases: readonly ScenarioCase[];
 }
@@ -136,12 +140,20 @@ export function parseScenario(text: string, file: string, guest?: ScenarioGuest)
       return step === undefined ? [] : [step];
     }),
   }));
+  const { accel: _, ...smmu } = parsed.output.smmu;
+  try {
+    void new Identity(GUEST_DEFAULT, smmu);
+  } catch (error) {
+    if (!(error instanceof IdentificationError)) throw error;
+    for (const problem of error.problems) complain(nodeAt(root, ['smmu']), `smmu: ${problem}`);
+  }
   if (problems.length > 0) throw new ScenarioError(file, sorted(problems));
   return {
     title: parsed.output.title,
     about: parsed.output.about,
     guest: who,
     host: parsed.output.host,
+    smmu,
     devices,
     cases,
   };

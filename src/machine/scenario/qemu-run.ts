@@ -2,6 +2,8 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { RealGuest, type RealGuestOptions } from '../qemu/real-guest.ts';
+import type { Metric } from '../../trace/prometheus.ts';
+import type { TraceEntry } from '../../trace/trace-ring.ts';
 import type { Reporter } from '../report.ts';
 import { QemuError } from '../../qemu/errors.ts';
 import { RemoteError } from '../../qemu/command-channel.ts';
@@ -20,6 +22,13 @@ const PATIENCE_MS = 10_000;
 const QUIET_MS = 500;
 const POLL_MS = 100;
 
+export interface QemuObservation {
+  /** Take down what happens inside. */
+  readonly trace?: boolean;
+  /** Told the counters of each case when it has ended. */
+  readonly ended?: (metrics: readonly Metric[], scenarioCase: number) => void;
+}
+
 /**
  * Plays all cases. Reports as it goes.
  * @throws an error with code UNSUPPORTED_HERE where a real guest cannot be had.
@@ -28,7 +37,8 @@ export async function runQemuScenario(
   scenario: Scenario,
   options: QemuRunOptions,
   report: Reporter,
-): Promise<RunResult> {
+  observation: QemuObservation = {},
+): Promise<RunResult & { readonly entries: readonly TraceEntry[] }> {
   report({
     kind: 'scenario',
     title: scenario.title,
@@ -36,6 +46,7 @@ export async function runQemuScenario(
     guest: 'Linux in QEMU',
     host: 'embedded Linux 7.3 iommufd over a simulated SMMUv3',
   });
+  const entries: TraceEntry[] = [];
   let expectations = 0;
   let failed = 0;
   const count: Reporter = (event) => {
@@ -50,18 +61,23 @@ export async function runQemuScenario(
     const guest = await RealGuest.create({
       ...options,
       host: { devices: scenario.devices, smmu: scenario.host.smmu },
+      properties: scenario.smmu,
+      trace: observation.trace,
       onEvent: count,
       onConsole: (text) => report({ kind: 'guest', text }),
     });
     try {
       await new QemuCase(scenario.devices, guest, count).play(scenarioCase);
+      const seen = await guest.observe();
+      for (const entry of seen.entries) entries.push(entry);
+      observation.ended?.(seen.metrics, i + 1);
     } finally {
       await guest.close();
     }
   }
   const result = { cases: scenario.cases.length, expectations, failed };
   report({ kind: 'end', ...result });
-  return result;
+  return { ...result, entries };
 }
 
 class QemuCase {
@@ -210,6 +226,7 @@ class QemuCase {
       attached: snapshot.attached,
       objects: snapshot.objects,
       ioctls: snapshot.ioctls - this.#ioctls,
+      smmu: snapshot.smmu,
       overflow: dmesg.some((text) => text.includes('EVTQ overflow detected')),
       warnings: snapshot.problems,
       events: events.slice(this.#taken),

@@ -2,6 +2,8 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { callArguments, callResult, type QueueReport, type ReconcileReport } from '../../accel/report.ts';
+import { describeCall } from '../../accel/call-sentences.ts';
+import type { SmmuProperties } from '../../accel/properties.ts';
 import { hiOf, loOf } from '../../bits/u64.ts';
 import { explainWalk } from '../../explain/walk/explain-walk.ts';
 import { formatWalk } from '../../explain/walk/format-walk.ts';
@@ -13,12 +15,16 @@ import { HostError } from '../../iommufd/errors.ts';
 import { Memory } from '../../memory/memory.ts';
 import { GUEST_DEFAULT } from '../../smmu/identification.ts';
 import { Transaction } from '../../smmu/transaction.ts';
+import type { Smmu } from '../../smmu/smmu.ts';
+import { SnapshotError } from '../../smmu/snapshot.ts';
+import type { TraceRing } from '../../trace/trace-ring.ts';
 import { EmbeddedHost } from '../embedded-host.ts';
 import { Machine } from '../machine.ts';
 import { linuxName, requesterId } from '../pci-address.ts';
 import type { Reporter } from '../report.ts';
 import type { DmaRequest, ScenarioHost, Workspace } from '../scenario-host.ts';
 import { Scheduler } from '../scheduler.ts';
+import { restoreSnapshot, takeSnapshot } from '../snapshot.ts';
 import { describeStep } from './describe.ts';
 import { compare, type ObservedEvent, type Verdict } from './expectations.ts';
 import type { Scenario, ScenarioCase, ScenarioDevice } from './parse.ts';
@@ -54,6 +60,14 @@ export type MakeHost = (request: HostRequest) => ScenarioHost;
 const embeddedHost: MakeHost = ({ scenario: { devices, host }, scheduler, log }) =>
   new EmbeddedHost({ devices, smmu: host.smmu, scheduler, log });
 
+/** What a run shows of its inside, besides what it reports. */
+export interface RunObservation {
+  /** Takes down all cases, one after the other. */
+  readonly trace?: TraceRing | undefined;
+  /** Told of each machine when its case has ended, and is still there. */
+  readonly ended?: ((machine: Machine, scenarioCase: number) => void) | undefined;
+}
+
 /**
  * Plays all cases. Reports as it goes; does not throw for what a scenario can cause.
  * @param makeHost makes a host for each case; the embedded one by default.
@@ -62,6 +76,7 @@ export async function runReferenceScenario(
   scenario: Scenario,
   report: Reporter,
   makeHost: MakeHost = embeddedHost,
+  observation: RunObservation = {},
 ): Promise<RunResult> {
   let expectations = 0;
   let failed = 0;
@@ -75,7 +90,8 @@ export async function runReferenceScenario(
   for (const [i, scenarioCase] of scenario.cases.entries()) {
     const scheduler = new Scheduler();
     const log = (text: string): void => report({ kind: 'host', text });
-    const host = makeHost({ scenario, scheduler, log });
+    const fresh = (): ScenarioHost => makeHost({ scenario, scheduler, log });
+    const host = fresh();
     if (i === 0)
       report({
         kind: 'scenario',
@@ -85,11 +101,13 @@ export async function runReferenceScenario(
         host: host.description,
       });
     report({ kind: 'case', number: i + 1, title: scenarioCase.title });
+    observation.trace?.note('vsmmu_case', { title: scenarioCase.title });
+    const run = new CaseRun({ scenario, host, fresh, scheduler, report: count, trace: observation.trace });
     try {
-      const run = new CaseRun(scenario, host, scheduler, count);
       await run.play(scenarioCase);
+      observation.ended?.(run.machine, i + 1);
     } finally {
-      host.close();
+      run.close();
     }
   }
   const result = { cases: scenario.cases.length, expectations, failed };
@@ -112,14 +130,36 @@ interface Domain {
   workspace: boolean;
 }
 
+/** What a scenario can cause. */
+const isExpected = (error: unknown): error is Error =>
+  error instanceof HostError ||
+  error instanceof GuestDriverError ||
+  error instanceof SnapshotError ||
+  error instanceof RangeError;
+
+interface CaseOptions {
+  readonly scenario: Scenario;
+  readonly host: ScenarioHost;
+  /** Makes another host like it. */
+  readonly fresh: () => ScenarioHost;
+  readonly scheduler: Scheduler;
+  readonly report: Reporter;
+  readonly trace: TraceRing | undefined;
+}
+
 class CaseRun {
   readonly #report: Reporter;
   readonly #devices: readonly ScenarioDevice[];
   readonly #scheduler: Scheduler;
   readonly #memory = new Memory();
-  readonly #ram: Uint8Array;
-  readonly #host: ScenarioHost;
-  readonly #machine: Machine;
+  readonly #smmu: SmmuProperties;
+  readonly #fresh: () => ScenarioHost;
+  readonly #trace: TraceRing | undefined;
+  #ram: Uint8Array;
+  #host: ScenarioHost;
+  #machine: Machine;
+  /** As text, for it has to survive that. */
+  #snapshot: string | undefined;
   readonly #guest: ReferenceGuest;
   /** Devices that the guest's driver has been told of. */
   readonly #known = new Set<string>();
@@ -130,24 +170,25 @@ class CaseRun {
   #ioctls = 0;
   #pattern = 0;
 
-  constructor(scenario: Scenario, host: ScenarioHost, scheduler: Scheduler, report: Reporter) {
+  constructor({ scenario, host, fresh, scheduler, report, trace }: CaseOptions) {
     this.#report = report;
     this.#devices = scenario.devices;
+    this.#smmu = scenario.smmu;
     this.#scheduler = scheduler;
+    this.#fresh = fresh;
+    this.#trace = trace;
     this.#host = host;
-    this.#machine = new Machine({
-      kernel: host.kernel,
-      memory: this.#memory,
-      ids: host.fit(GUEST_DEFAULT),
-      interrupts: {
-        raise: (line) => this.#scheduler.post(() => this.#guest.handleInterrupt(line)),
-        writeMsi: (hi, lo, data) => this.#memory.store32(hi, lo, data) === 0,
-      },
-      scheduler: this.#scheduler,
-      observer: (reconcile) => this.#reconciled(reconcile),
-    });
+    this.#machine = this.#makeMachine();
+    const smmu = (): Smmu => this.#machine.smmu;
     this.#guest = new ReferenceGuest({
-      registers: this.#machine.smmu,
+      // Whichever SMMU it is now: a restore exchanges it under the guest.
+      registers: {
+        read: (offset, size) => smmu().read(offset, size),
+        get readHi() {
+          return smmu().readHi;
+        },
+        write: (offset, size, hi, lo) => smmu().write(offset, size, hi, lo),
+      },
       memory: this.#memory,
       ram: DRIVER_RAM,
       relax: () => this.#scheduler.run(),
@@ -155,6 +196,47 @@ class CaseRun {
     });
     this.#ram = host.ram(RAM.size);
     this.#machine.addRam(RAM.base, this.#ram);
+  }
+
+  get machine(): Machine {
+    return this.#machine;
+  }
+
+  close(): void {
+    this.#host.close();
+  }
+
+  #makeMachine(): Machine {
+    return new Machine({
+      kernel: this.#host.kernel,
+      memory: this.#memory,
+      ids: this.#host.fit(GUEST_DEFAULT),
+      properties: this.#smmu,
+      interrupts: {
+        raise: (line) => this.#scheduler.post(() => this.#guest.handleInterrupt(line)),
+        writeMsi: (hi, lo, data) => this.#memory.store32(hi, lo, data) === 0,
+      },
+      scheduler: this.#scheduler,
+      observer: (reconcile) => this.#reconciled(reconcile),
+      ...(this.#trace !== undefined && { trace: this.#trace }),
+    });
+  }
+
+  /** Ends the host, and with it all that the machine has there, and goes on with the snapshot on another one. */
+  #restore(): void {
+    if (this.#snapshot === undefined) throw new RangeError('There is no snapshot: take one first');
+    for (const { name } of this.#machine.state.devices) this.#machine.unplug(name);
+    const old = this.#host;
+    const ram = this.#ram;
+    this.#host = this.#fresh();
+    this.#ram = this.#host.ram(RAM.size);
+    this.#ram.set(ram);
+    this.#memory.remove(0, RAM.base, RAM.size);
+    old.close();
+    this.#machine = this.#makeMachine();
+    this.#machine.addRam(RAM.base, this.#ram);
+    const paths = Object.fromEntries(this.#devices.map(({ name }) => [name, this.#host.pathOf(name)]));
+    restoreSnapshot(this.#machine, JSON.parse(this.#snapshot), { paths });
   }
 
   async play({ steps }: ScenarioCase): Promise<void> {
@@ -169,8 +251,7 @@ class CaseRun {
         if (step.action === 'dma') await this.#dma(step);
         else this.#do(step);
       } catch (error) {
-        if (!(error instanceof HostError || error instanceof GuestDriverError || error instanceof RangeError))
-          throw error;
+        if (!isExpected(error)) throw error;
         const hint = error instanceof HostError && error.hint !== undefined ? ` ${error.hint}` : '';
         this.#report({ kind: 'expectation', line: step.line, ok: false, text: `${error.message}${hint}` });
       }
@@ -204,6 +285,13 @@ class CaseRun {
       case 'reset':
         this.#forget();
         this.#machine.reset();
+        break;
+      case 'snapshot':
+        this.#snapshot = JSON.stringify(takeSnapshot(this.#machine));
+        this.#report({ kind: 'note', text: `The snapshot has ${this.#snapshot.length} characters.` });
+        break;
+      case 'restore':
+        this.#restore();
         break;
       case 'probe':
         // A driver that is there already is a kernel that crashed: nobody shuts it down.
@@ -397,6 +485,7 @@ class CaseRun {
       this.#report({
         kind: 'operation',
         operation: call.operation,
+        text: describeCall(call),
         detail: callArguments(call),
         result: callResult(call),
       });
@@ -468,6 +557,9 @@ class CaseRun {
       attached: Object.fromEntries(devices.map(({ name, attached }) => [name, attached])),
       objects: this.#host.objects(),
       ioctls: this.#ioctls,
+      smmu: Object.fromEntries(
+        this.#machine.identity.resolved.properties.map(({ property, value }) => [property, value]),
+      ),
       overflow: this.#guest.overflows > 0,
       warnings: this.#guest.warnings,
       events: this.#events,

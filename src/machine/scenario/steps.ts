@@ -40,6 +40,11 @@ const pciAddress = v.pipe(
 const oneOf = <const T extends readonly string[]>(...names: T) =>
   v.picklist(names, `one of ${names.join(', ')} is expected`);
 
+const onOffAuto = v.pipe(
+  v.union([v.picklist(['on', 'off', 'auto']), v.boolean()], 'on, off or auto is expected'),
+  v.transform((value) => (typeof value === 'boolean' ? (value ? 'on' : 'off') : value)),
+);
+
 /** An event as the guest's driver read it; only what is given is compared. */
 export const expectedEvent = v.strictObject({
   type: text,
@@ -75,6 +80,15 @@ const expectation = v.strictObject({
   objects: v.optional(v.record(text, integer(0, 1 << 20))),
   /** ioctls since the last `expect` with `ioctls`. */
   ioctls: v.optional(integer(0, 1 << 30)),
+  /** The properties as the guest sees them. */
+  smmu: v.optional(
+    v.strictObject({
+      ril: v.optional(onOffAuto),
+      ats: v.optional(onOffAuto),
+      oas: v.optional(integer(32, 52)),
+      ssidsize: v.optional(integer(0, 20)),
+    }),
+  ),
   overflow: v.optional(flag),
   warnings: v.optional(integer(0, 1 << 20)),
   /** Real guest only: text that must be in the guest kernel's log, or a regular expression between slashes. */
@@ -275,6 +289,18 @@ export const STEPS = {
     schema: v.strictObject({}),
   },
   dma: { about: 'has the device read or write at an IOVA', guest: 'any', short: undefined, schema: dma },
+  snapshot: {
+    about: 'takes a snapshot of the virtual SMMU, which goes on',
+    guest: 'reference',
+    short: undefined,
+    schema: v.strictObject({}),
+  },
+  restore: {
+    about: 'ends the machine, and lets the guest go on with the snapshot on a fresh host',
+    guest: 'reference',
+    short: undefined,
+    schema: v.strictObject({}),
+  },
   boot: { about: 'starts the guest kernel', guest: 'qemu', short: undefined, schema: v.strictObject({}) },
   reboot: { about: 'restarts the guest kernel', guest: 'qemu', short: undefined, schema: v.strictObject({}) },
   run: {
@@ -324,12 +350,31 @@ export type Step = {
   };
 }[StepName];
 
+const orAuto = (size: ReturnType<typeof integer>) =>
+  v.union([v.literal('auto'), size], 'a number, or auto, is expected');
+
+/** What the guest's SMMU is asked to be, under QEMU's names. */
+export const SMMU_PROPERTIES = v.strictObject({
+  /** As in QEMU; there is no vsmmu without. */
+  accel: v.optional(
+    v.pipe(
+      onOffAuto,
+      v.check((value) => value === 'on', 'on is expected: without accel QEMU needs no vsmmu'),
+    ),
+  ),
+  ril: v.optional(onOffAuto),
+  ats: v.optional(onOffAuto),
+  oas: v.optional(orAuto(integer(32, 52))),
+  ssidsize: v.optional(orAuto(integer(0, 20))),
+});
+
 /** The file around the steps. */
 export const SCENARIO = v.strictObject({
   title: text,
   about: v.optional(text),
   guest: v.optional(oneOf('reference', 'bare', 'qemu'), 'reference'),
   host: v.optional(v.strictObject({ smmu: v.optional(oneOf('qemu', 'server'), 'qemu') }), {}),
+  smmu: v.optional(SMMU_PROPERTIES, {}),
   devices: v.record(
     v.pipe(
       text,
