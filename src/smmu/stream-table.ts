@@ -10,6 +10,14 @@ import type { WalkObserver } from './walk-observer.ts';
 const BASE_LO = OFFSET.STRTAB_BASE >>> 2;
 const CFG = OFFSET.STRTAB_BASE_CFG >>> 2;
 
+// Numbers of this module cost nothing where they are used; properties of imported objects are loaded every time.
+const ADDR_LO = STRTAB_BASE.ADDR.loMask;
+const ADDR_HI = STRTAB_BASE.ADDR.hiMask;
+/** At bit 0 of its register. */
+const LOG2SIZE_IN_PLACE = STRTAB_BASE_CFG.LOG2SIZE.inPlace;
+const FMT_IN_PLACE = STRTAB_BASE_CFG.FMT.inPlace;
+const FMT_TWO_LEVEL = STRTAB_BASE_CFG.FMT.put(STRTAB_FMT.TwoLevel);
+
 /** Clears bits [bit:0] of the low half of an address; bit 0..63, with {@link alignHi}. */
 const alignLo = (lo: number, bit: number): number => (bit >= 31 ? 0 : (lo & (-2 << bit)) >>> 0);
 const alignHi = (hi: number, bit: number): number =>
@@ -18,7 +26,8 @@ const alignHi = (hi: number, bit: number): number =>
 /** Finds Stream Table Entries in memory (3.3.1). Level 1 descriptors are read every time and never cached. */
 export class StreamTable {
   observer: WalkObserver | undefined;
-  readonly #features: Features;
+  readonly #sidSize: number;
+  readonly #twoLevel: boolean;
   readonly #registers: Uint32Array;
   readonly #memory: Memory;
   readonly #fault: Fault;
@@ -26,7 +35,8 @@ export class StreamTable {
   readonly #oasMaskHi: number;
 
   constructor(features: Features, registers: Uint32Array, memory: Memory, fault: Fault) {
-    this.#features = features;
+    this.#sidSize = features.SIDSIZE;
+    this.#twoLevel = features.twoLevelStreamTable;
     this.#registers = registers;
     this.#memory = memory;
     this.#fault = fault;
@@ -40,13 +50,13 @@ export class StreamTable {
   fetch(sid: number, ste: Uint32Array): number {
     const registers = this.#registers;
     const cfg = registers[CFG];
-    const LOG2SIZE = STRTAB_BASE_CFG.LOG2SIZE.of(cfg);
-    const size = Math.min(LOG2SIZE, this.#features.SIDSIZE);
+    const LOG2SIZE = cfg & LOG2SIZE_IN_PLACE;
+    const size = LOG2SIZE < this.#sidSize ? LOG2SIZE : this.#sidSize;
     // 6.3.25: the size is capped here and for the index, but not for the alignment below (6.3.24).
     if (size < 32 && sid >>> size !== 0) return EVENT_TYPE.C_BAD_STREAMID;
-    const baseHi = STRTAB_BASE.ADDR.getHi(registers, BASE_LO) & this.#oasMaskHi;
-    const baseLo = STRTAB_BASE.ADDR.getLo(registers, BASE_LO);
-    if (!this.#features.twoLevelStreamTable || STRTAB_BASE_CFG.FMT.of(cfg) !== STRTAB_FMT.TwoLevel)
+    const baseHi = registers[BASE_LO + 1] & ADDR_HI & this.#oasMaskHi;
+    const baseLo = (registers[BASE_LO] & ADDR_LO) >>> 0;
+    if (!this.#twoLevel || (cfg & FMT_IN_PLACE) !== FMT_TWO_LEVEL)
       return this.#read(alignHi(baseHi, LOG2SIZE + 5), alignLo(baseLo, LOG2SIZE + 5), sid, ste);
     let SPLIT = STRTAB_BASE_CFG.SPLIT.of(cfg);
     // 6.3.25: the three sizes that there are; others act as 6.
@@ -77,7 +87,8 @@ export class StreamTable {
 
   #read(baseHi: number, baseLo: number, index: number, ste: Uint32Array): number {
     const at = baseLo + index * STE_SIZE;
-    const hi = (baseHi + Math.floor(at / 0x1_0000_0000)) >>> 0;
+    // An index is below 2^32 and an STE 64 bytes, so this may carry more than once.
+    const hi = at <= 0xffff_ffff ? baseHi : (baseHi + Math.floor(at / 0x1_0000_0000)) >>> 0;
     const lo = at >>> 0;
     if (this.#memory.loadWords(hi, lo, ste, STE_WORDS) !== MEM_OK) return this.#abort(hi, lo);
     if (this.observer !== undefined) this.observer.structure('STE', hi, lo, ste);
