@@ -13,6 +13,6 @@ export const PROGRAM = 'node /lab/vsmmu/src/cli/main.js';
  */
 export async function bootLab(options: Partial<BootOptions> = {}): Promise<LabGuest> {
   const folder = new RunFolder();
-  const shares = [{ name: 'vsmmu', path: STAGED }];
+  const shares = [{ name: 'vsmmu', path: STAGED }, ...(options.shares ?? [])];
   return bootHostLab(await requireHostLab(), { ...options, folder, shares });
 }

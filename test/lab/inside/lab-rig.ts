@@ -129,6 +129,7 @@ export function labRig(sys: Syscalls, smmus: PhysicalSmmus, devices: Rig['device
     },
     read: (fd, into) => linux.read(fd, into),
     pread: (fd, into, offset) => linux.pread(fd, into, offset),
+    write: (fd, from) => linux.write(fd, from),
     pwrite: (fd, from, offset) => linux.pwrite(fd, from, offset),
     eventfd: () => linux.eventfd(),
     onReadable: (fd, callback) => linux.onReadable(fd, callback),
@@ -166,7 +167,6 @@ export function labRig(sys: Syscalls, smmus: PhysicalSmmus, devices: Rig['device
       }
     },
     poll,
-    write: (fd, from) => sys.write(fd, from),
     readTo: (fd, address, count) => answer(readToAddress(fd, address, count)),
     lseek: (fd) => answer(lseek(fd, 0, 0)),
     flags: (fd) => ({
