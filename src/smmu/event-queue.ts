@@ -25,6 +25,9 @@ export class EventQueue {
   readonly #memory: Memory;
   readonly #interrupts: Interrupts;
   readonly #trace: Trace | undefined;
+  /** The record written last, and PROD behind it; only if the device merges. */
+  readonly #last: Uint32Array | undefined;
+  #lastProd = -1;
   /** Somebody was told that there is no room, and waits to hear that there is. */
   #sawNoRoom = false;
 
@@ -34,12 +37,14 @@ export class EventQueue {
     memory: Memory,
     interrupts: Interrupts,
     trace: Trace | undefined,
+    merges: boolean,
   ) {
     this.#page0 = registers.page0;
     this.#page1 = registers.page1;
     this.#memory = memory;
     this.#interrupts = interrupts;
     this.#trace = trace;
+    this.#last = merges ? new Uint32Array(EVENT_WORDS) : undefined;
     this.#queue = new Queue(5, IDR1.EVENTQS.of(ids.IDR1), outputAddressBits(ids));
     this.rebase();
   }
@@ -56,6 +61,7 @@ export class EventQueue {
   /** EVENTQ_BASE was written, or reset. */
   rebase(): void {
     this.#queue.rebase(this.#page0, BASE_WORD);
+    this.#lastProd = -1;
     this.truncate();
   }
 
@@ -96,8 +102,11 @@ export class EventQueue {
     return true;
   }
 
-  /** Writes one record of eight words, publishes it and signals it if the queue was empty. */
-  record(words: Uint32Array): EventStatus {
+  /**
+   * Writes one record of eight words, publishes it and signals it if the queue was empty.
+   * @param mayMerge it need not be written if the newest record, which nobody has read yet, says the same (7.3.1)
+   */
+  record(words: Uint32Array, mayMerge = false): EventStatus {
     const page1 = this.#page1;
     if (this.#trace !== undefined)
       this.#trace('smmuv3_record_event', EVENT_RECORD.EventID.get(words), EVENT_RECORD.StreamID.get(words));
@@ -111,6 +120,9 @@ export class EventQueue {
     const prod = page1[PROD_WORD];
     const queue = this.#queue;
     const used = queue.used(prod, page1[CONS_WORD]);
+    const last = this.#last;
+    if (mayMerge && last !== undefined && used !== 0 && prod === this.#lastProd && says(last, words))
+      return EVENT.Queued;
     if (used >= queue.size) {
       this.#sawNoRoom = true;
       return EVENT.Full;
@@ -122,6 +134,10 @@ export class EventQueue {
       return EVENT.Aborted;
     }
     page1[PROD_WORD] = (prod & OVFLG) | ((prod + 1) & queue.pointerMask);
+    if (last !== undefined) {
+      last.set(words);
+      this.#lastProd = page1[PROD_WORD];
+    }
     // 3.18.2: the interrupt is for the step from empty to non-empty only.
     if (used === 0) this.#interrupts.eventq();
     return EVENT.Queued;
@@ -132,4 +148,11 @@ export class EventQueue {
     if (!this.enabled) return;
     if (((this.#page1[PROD_WORD] ^ this.#page1[CONS_WORD]) & OVACKFLG) === 0) this.#page1[PROD_WORD] ^= OVFLG;
   }
+}
+
+/** 7.3.2 to 7.3.17: records are the same if they differ in InputAddr[11:0] only. */
+function says(last: Uint32Array, words: Uint32Array): boolean {
+  for (let i = 0; i < EVENT_WORDS; i++)
+    if (((last[i] ^ words[i]) & (i === 4 ? ~0xfff : -1)) !== 0) return false;
+  return true;
 }

@@ -56,6 +56,11 @@ export interface SmmuOptions {
    */
   readonly defer?: () => void;
   readonly trace?: Trace;
+  /**
+   * Writes one record for a device that faults at one page again and again, where STE.MEV allows it (7.3.1), as long as
+   * software has not read the first. Off unless said: a record for each fault is easier to understand.
+   */
+  readonly mergeEvents?: boolean;
   /** Called at the first register access, before it: {@link Smmu.identify} works for the last time. */
   readonly settled?: () => void;
   /** log2 of the TLB's entries, 4..20; by default a large one. A small one costs less to make. */
@@ -97,12 +102,19 @@ export class Smmu {
     this.#maxSid = maxStreamId(ids);
     this.#file = new RegisterFile(ids);
     this.#interrupts = new Interrupts(ids, this.registers, options.interrupts, trace);
-    this.#events = new EventQueue(ids, this.#file, memory, this.#interrupts, trace);
+    this.#events = new EventQueue(
+      ids,
+      this.#file,
+      memory,
+      this.#interrupts,
+      trace,
+      options.mergeEvents ?? false,
+    );
     this.#translator = new Translator(
       ids,
       this.registers,
       memory,
-      (words) => this.#recordOwn(words),
+      (words, mayMerge) => this.#recordOwn(words, mayMerge),
       trace,
       options.log2TlbEntries,
     );
@@ -123,7 +135,7 @@ export class Smmu {
       interrupts: this.#interrupts,
       responses: options.responses,
       lookupSte: (sid, into) => this.#translator.lookupSte(sid, into),
-      record: (words) => void this.#recordOwn(words),
+      record: (words) => void this.#recordOwn(words, false),
       trace,
     });
   }
@@ -415,8 +427,8 @@ export class Smmu {
   }
 
   /** Records an event of the translator; a lost one shows as overflow, a stalled transaction's is kept by its owner. */
-  #recordOwn(words: Uint32Array): EventStatus {
-    const status = this.#events.record(words);
+  #recordOwn(words: Uint32Array, mayMerge: boolean): EventStatus {
+    const status = this.#events.record(words, mayMerge);
     if (status === EVENT.Full && !isStall(words)) this.#events.overflowed();
     return status;
   }

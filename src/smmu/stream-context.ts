@@ -25,6 +25,7 @@ export class StreamContext {
   path: Path = PATH.Abort;
   /** STE.Config. */
   config = 0;
+  MEV = false;
   /** Effective STE.EATS, but for CR0.ATSCHK. */
   EATS = 0;
   PRIVCFG = 0;
@@ -52,6 +53,7 @@ export class StreamContext {
   setSte(ste: Uint32Array, features: Features): void {
     const config = STE.Config.get(ste);
     this.config = config;
+    this.MEV = STE.MEV.get(ste) === 1;
     this.EATS = features.ATS && (config & 4) !== 0 && config !== STE_CONFIG.Bypass ? STE.EATS.get(ste) : 0;
     if (this.EATS === STE_EATS.Dpt) this.EATS = STE_EATS.Disabled;
     this.PRIVCFG = features.ATTR_PERMS_OVR ? STE.PRIVCFG.get(ste) : 0;

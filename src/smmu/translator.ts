@@ -54,7 +54,7 @@ export class Translator {
   stallPort: StallPort | undefined;
   readonly #features: Features;
   readonly #registers: Uint32Array;
-  readonly #record: (words: Uint32Array) => EventStatus;
+  readonly #record: (words: Uint32Array, mayMerge: boolean) => EventStatus;
   readonly #fault = new Fault();
   readonly #event = new EventRecord();
   readonly #tlb: Tlb;
@@ -75,14 +75,14 @@ export class Translator {
 
   /**
    * @param registers page 0 of the register file; CR0, CR2, GBPA and STRTAB_* are read from it when used
-   * @param record takes an event record of eight words, which are reused
+   * @param record takes an event record of eight words, which are reused; it may merge it if STE.MEV lets it
    * @param log2TlbEntries 4..20
    */
   constructor(
     ids: IdRegisters,
     registers: Uint32Array,
     memory: Memory,
-    record: (words: Uint32Array) => EventStatus,
+    record: (words: Uint32Array, mayMerge: boolean) => EventStatus,
     trace?: Trace,
     log2TlbEntries = LOG2_TLB_ENTRIES,
   ) {
@@ -103,10 +103,10 @@ export class Translator {
       stage2: this.#stage2,
       fault,
       event: this.#event,
-      send: () => this.#send(),
+      send: () => this.#send(false),
     });
     this.#invalidation = new Invalidation(features, registers, this.#tlb, this.#contexts.cache);
-    this.#stalls = new Stalls(features.STALL_MAX, record);
+    this.#stalls = new Stalls(features.STALL_MAX, (words) => record(words, false));
   }
 
   /**
@@ -338,7 +338,8 @@ export class Translator {
         if (!this.#dry) result.event = 0;
       } else {
         this.#event.configuration(type, transaction, fault);
-        this.#send();
+        // 7.3.1: MEV does not count before there is an STE.
+        this.#send(type <= EVENT_TYPE.C_BAD_STE || context.MEV);
       }
       return OUTCOME.Abort;
     }
@@ -346,7 +347,7 @@ export class Translator {
     this.#event.translation(type, transaction, fault, this.#privileged, this.#instruction);
     // 3.12: an external abort always terminates and is always recorded.
     if (type === EVENT_TYPE.F_WALK_EABT) {
-      this.#send();
+      this.#send(context.MEV);
       return OUTCOME.Abort;
     }
     // 5.5: the stage that met the fault says what to do; S forces the record.
@@ -358,7 +359,7 @@ export class Translator {
         return OUTCOME.Stalled;
       }
     }
-    if (stall || (fault.s2 ? context.s2.R : context.s1.R)) this.#send();
+    if (stall || (fault.s2 ? context.s2.R : context.s1.R)) this.#send(context.MEV);
     else if (!this.#dry) result.event = 0;
     return fault.s2 || context.s1.A ? OUTCOME.Abort : OUTCOME.RazWi;
   }
@@ -369,13 +370,13 @@ export class Translator {
     this.#fault.stage1();
     this.#override(transaction, context);
     this.#event.translation(type, transaction, this.#fault, this.#privileged, this.#instruction);
-    this.#send();
+    this.#send(context.MEV);
     result.event = type;
     return OUTCOME.Abort;
   }
 
-  #send(): void {
-    if (!this.#dry) this.#record(this.#event.words);
+  #send(mayMerge: boolean): void {
+    if (!this.#dry) this.#record(this.#event.words, mayMerge);
   }
 
   /** 3.12: streams that must not stall, as of PCIe, are terminated instead. */
