@@ -44,6 +44,7 @@ export const tlbFlags = (kind: TlbKind, log2Page: number, global: boolean): numb
 
 const STAGE1 = TLB_KIND.Stage1;
 const COMBINED = TLB_KIND.Combined;
+const EL2 = TLB_KIND.El2;
 const STAGE1_4K = tlbFlags(STAGE1, 12, false);
 const COMBINED_4K = tlbFlags(COMBINED, 12, false);
 /** Value of `#pageSizes`: no larger pages. */
@@ -86,6 +87,8 @@ export class Tlb {
   #hasPieces = false;
   /** Page sizes in use, by kind: bit 0 for 4 KB, 2 for 16 KB, 4 for 64 KB. */
   readonly #pageSizes = new Uint8Array(4);
+  /** Nothing but EL2 was entered since everything but EL2 was invalidated: there is nothing to invalidate. */
+  isEmpty = true;
   /** Whether there may be global entries: only then is a second probe worth its time. */
   hasGlobals = false;
 
@@ -113,6 +116,7 @@ export class Tlb {
     this.#pageSizes.fill(0);
     this.#hasPieces = false;
     this.hasGlobals = false;
+    this.isEmpty = true;
     this.#allTime = 0;
     this.#el2Time = 0;
     this.#now = 1;
@@ -181,6 +185,7 @@ export class Tlb {
     const kind = vaLoFlags & 3;
     const log2Page = 12 + ((vaLoFlags >>> 1) & 6);
     let block = 0;
+    if (kind !== EL2) this.isEmpty = false;
     this.#pageSizes[kind] |= 1 << (log2Page - 12);
     if (log2Leaf > log2Page) {
       this.#hasPieces = true;
@@ -212,6 +217,8 @@ export class Tlb {
 
   /** TLBI_NSNH_ALL: everything but EL2. */
   invalidateAll(): void {
+    if (this.isEmpty) return;
+    this.isEmpty = true;
     this.#allTime = this.#tick();
     this.hasGlobals = false;
   }
@@ -265,8 +272,6 @@ export class Tlb {
     log2Leaf: number,
   ): void {
     const sizes = this.#pageSizes[STAGE1] | this.#pageSizes[COMBINED];
-    // Nothing was ever entered.
-    if (sizes === 0) return;
     if (pages === 1 && sizes === ONLY_4K && log2Leaf <= 12 && !this.hasGlobals && !this.#hasPieces) {
       // What nearly all commands are.
       const tag = (vmid << 16) | asid;

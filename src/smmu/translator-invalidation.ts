@@ -32,6 +32,14 @@ const TLBI_EL2_ALL = OPCODE.CMD_TLBI_EL2_ALL;
 const TLBI_EL2_VAA = OPCODE.CMD_TLBI_EL2_VAA;
 const TG_WORD = TLBI_RANGE.TG.word;
 const TG_IN_PLACE = TLBI_RANGE.TG.inPlace;
+const TG_SHIFT = TLBI_RANGE.TG.shift;
+/** In the word of TG. */
+const TTL_IN_PLACE = TLBI_RANGE.TTL.inPlace;
+const TTL_SHIFT = TLBI_RANGE.TTL.shift;
+const NUM_IN_PLACE = TLBI_RANGE.NUM.inPlace;
+const NUM_SHIFT = TLBI_RANGE.NUM.shift;
+const SCALE_IN_PLACE = TLBI_RANGE.SCALE.inPlace;
+const SCALE_SHIFT = TLBI_RANGE.SCALE.shift;
 const VMW = CR0.VMW.inPlace;
 
 /** Larger ranges than this in 4 KB pages are all the same: beyond what the TLB takes apart. */
@@ -66,6 +74,7 @@ export class Invalidation {
     const tlb = this.#tlb;
     switch (words[at] & 0xff) {
       case TLBI_NH_VA:
+        if (tlb.isEmpty) break;
         if (this.#vmidWildcard()) tlb.invalidateAll();
         else
           tlb.invalidateVa(
@@ -80,7 +89,7 @@ export class Invalidation {
       case CFGI_STE:
       // 4.3.4: all CDs of the StreamID; they are cached together with its STE.
       case CFGI_CD_ALL:
-        this.#configuration.invalidateSte(words[at + 1]);
+        this.#configuration.invalidateSte(words[at + 1] | 0);
         break;
       case CFGI_STE_RANGE: {
         const Range = CMD_CFGI_STE_RANGE.Range.get(words, at);
@@ -97,22 +106,27 @@ export class Invalidation {
         );
         break;
       case TLBI_NH_ALL:
+        if (tlb.isEmpty) break;
         if (this.#vmidWildcard()) tlb.invalidateAll();
         else tlb.invalidateStage1(this.#vmid(words, at));
         break;
       case TLBI_NH_ASID:
+        if (tlb.isEmpty) break;
         if (this.#vmidWildcard()) tlb.invalidateAll();
         else tlb.invalidateAsid(this.#vmid(words, at), words[at + 1] >>> 16);
         break;
       case TLBI_NH_VAA:
+        if (tlb.isEmpty) break;
         if (this.#vmidWildcard()) tlb.invalidateAll();
         else tlb.invalidateVaAllAsids(this.#vmid(words, at));
         break;
       case TLBI_S12_VMALL:
+        if (tlb.isEmpty) break;
         if (this.#vmidWildcard()) tlb.invalidateAll();
         else tlb.invalidateVmid(this.#vmid(words, at));
         break;
       case TLBI_S2_IPA:
+        if (tlb.isEmpty) break;
         if (this.#vmidWildcard()) tlb.invalidateAll();
         else
           tlb.invalidateIpa(
@@ -160,16 +174,18 @@ export class Invalidation {
   /** Length of the range in 4 KB pages (4.4.1.1); without RIL or TG it is one address. */
   #pages(words: Uint32Array, at: number): number {
     if (!this.#ril || (words[at + TG_WORD] & TG_IN_PLACE) === 0) return 1;
-    const TG = TLBI_RANGE.TG.get(words, at);
-    const granules = (TLBI_RANGE.NUM.get(words, at) + 1) * 2 ** TLBI_RANGE.SCALE.get(words, at);
-    return Math.min(granules * 4 ** (TG - 1), PAGES_MAX);
+    const TG = (words[at + TG_WORD] & TG_IN_PLACE) >>> TG_SHIFT;
+    const granules = ((words[at] & NUM_IN_PLACE) >>> NUM_SHIFT) + 1;
+    const shift = ((words[at] & SCALE_IN_PLACE) >>> SCALE_SHIFT) + 2 * (TG - 1);
+    // NUM has five bits.
+    return shift <= 25 ? granules << shift : Math.min(granules * 2 ** shift, PAGES_MAX);
   }
 
   /** log2 of the size of the leaves that TTL and TG say are meant, or 0 if they do not say. */
   #leaf(words: Uint32Array, at: number): number {
     if (!this.#ril || (words[at + TG_WORD] & TG_IN_PLACE) === 0) return 0;
-    const TG = TLBI_RANGE.TG.get(words, at);
-    const TTL = TLBI_RANGE.TTL.get(words, at);
+    const TG = (words[at + TG_WORD] & TG_IN_PLACE) >>> TG_SHIFT;
+    const TTL = (words[at + TG_WORD] & TTL_IN_PLACE) >>> TTL_SHIFT;
     // 4.4.1.1: level 1 of 16 KB has no blocks without DS; the hint is then no hint.
     if (TTL === 0 || (TG === 2 && TTL === 1 && !this.#features.DS)) return 0;
     const log2Granule = 10 + 2 * TG;
