@@ -5,8 +5,6 @@
 
 import type { Memory } from '../../src/memory/memory.ts';
 
-export const KIB = 1024n;
-
 export const hiOf = (value: bigint): number => Number((value >> 32n) & 0xffff_ffffn);
 export const loOf = (value: bigint): number => Number(value & 0xffff_ffffn);
 

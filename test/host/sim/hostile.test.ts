@@ -68,7 +68,9 @@ describe('a guest’s tables full of anything', () => {
   const near = fc
     .record({ page: fc.nat({ max: 0x800 }), low: fc.nat({ max: 0xfff }) })
     .map(({ page, low }) => 0x4000_0000n + (BigInt(page) << 12n) + BigInt(low));
-  const descriptors = fc.array(fc.oneof(anything, near), { minLength: 64, maxLength: 64 });
+  /** One that leads on: to the tables themselves, valid, accessed and open to unprivileged writes. */
+  const own = fc.constantFrom(GUEST.Level2, GUEST.Level3).map((table) => BigInt(table) + 0x443n);
+  const descriptors = fc.array(fc.oneof(anything, near, own), { minLength: 64, maxLength: 64 });
 
   it('stay inside the guest’s memory', () => {
     let landed = 0;
