@@ -130,6 +130,10 @@ export class WatchedKernel implements Kernel {
     return count;
   }
 
+  write(fd: Fd, from: Uint8Array): number {
+    return this.#host.write(fd, from);
+  }
+
   pread(fd: Fd, into: Uint8Array, offset: number): number {
     return this.#host.pread(fd, into, offset);
   }

@@ -33,6 +33,8 @@ export interface Kernel {
   ioctl(fd: Fd, request: number, arg: Uint8Array): Errno;
   /** @returns the number of bytes read, or a negative errno. */
   read(fd: Fd, into: Uint8Array): number;
+  /** Answers to a FAULT_QUEUE, counts to an eventfd. @returns the number of bytes taken, or a negative errno. */
+  write(fd: Fd, from: Uint8Array): number;
   /** VFIO regions: reads at an offset of the descriptor. @returns bytes, or a negative errno. */
   pread(fd: Fd, into: Uint8Array, offset: number): number;
   /** VFIO regions: writes at an offset of the descriptor. @returns bytes, or a negative errno. */

@@ -360,7 +360,7 @@ export class GroundTruth {
     const failed = (errno: number): void => this.#step(errnoName(errno), 'ret -1');
     this.#poll();
     for (const count of [4096, 4, 0]) this.#readPlain(count);
-    failed(this.#rig.write(this.#eventFd, new Uint8Array(8)));
+    failed(this.#rig.kernel.write(this.#eventFd, new Uint8Array(8)));
     failed(kernel.pread(this.#eventFd, new Uint8Array(40), 0));
     failed(this.#rig.lseek(this.#eventFd));
     this.#step(errnoName(kernel.ioctl(this.#eventFd, uapi.IOMMU_DESTROY.request, new Uint8Array(8))));

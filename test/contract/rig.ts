@@ -17,8 +17,6 @@ export interface Rig {
   settle(): void;
   /** poll(2) with a timeout of 0. */
   poll(fd: Fd): number;
-  /** write(2). @returns bytes, or a negative errno. */
-  write(fd: Fd, from: Uint8Array): number;
   /** read(2) to an address. @returns bytes, or a negative errno. */
   readTo(fd: Fd, address: bigint, count: number): number;
   /** lseek(2) to the start. @returns the position, or a negative errno. */

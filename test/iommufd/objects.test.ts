@@ -37,6 +37,9 @@ class Recorder implements Kernel {
   read(): number {
     return 0;
   }
+  write(): number {
+    return 0;
+  }
   pread(): number {
     return 0;
   }

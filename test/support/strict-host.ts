@@ -137,6 +137,9 @@ export class StrictHost implements Kernel {
   read(fd: number): number {
     return this.#fds.has(fd) ? 0 : -this.#complain('read of a closed descriptor', ERRNO.EBADF);
   }
+  write(fd: number): number {
+    return -this.#complain('write', this.#fds.has(fd) ? ERRNO.EINVAL : ERRNO.EBADF);
+  }
   pread(): number {
     return 0;
   }

@@ -28,6 +28,7 @@ export class VeventqKernel implements Kernel {
     }
     return 0;
   };
+  readonly write = UNUSED;
   readonly pread = UNUSED;
   readonly pwrite = UNUSED;
   readonly eventfd = UNUSED;

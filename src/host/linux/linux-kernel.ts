@@ -77,6 +77,10 @@ export class LinuxKernel implements Kernel {
     return this.#sys.read(fd, into);
   }
 
+  write(fd: Fd, from: Uint8Array): number {
+    return this.#sys.write(fd, from);
+  }
+
   pread(fd: Fd, into: Uint8Array, offset: number): number {
     return Number.isSafeInteger(offset) ? this.#sys.pread(fd, into, offset) : -ERRNO.EINVAL;
   }

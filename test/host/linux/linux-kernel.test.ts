@@ -85,6 +85,7 @@ describe.skipIf(NO_SYSCALLS !== '')(onLinux('what Linux refuses keeps its errno'
     expect(kernel.close(fd)).toBe(ERRNO.EBADF);
     expect(kernel.ioctl(fd, IOMMU_IOAS_ALLOC.request, IOMMU_IOAS_ALLOC.encode())).toBe(ERRNO.EBADF);
     expect(kernel.read(fd, new Uint8Array(8))).toBe(-ERRNO.EBADF);
+    expect(kernel.write(fd, one)).toBe(-ERRNO.EBADF);
     expect(kernel.pread(fd, new Uint8Array(8), 0)).toBe(-ERRNO.EBADF);
     expect(kernel.pwrite(fd, new Uint8Array(8), 0)).toBe(-ERRNO.EBADF);
   });
@@ -95,6 +96,16 @@ describe.skipIf(NO_SYSCALLS !== '')(onLinux('what Linux refuses keeps its errno'
     expect(kernel.read(fd, new Uint8Array(8))).toBe(-ERRNO.EAGAIN);
     expect(kernel.read(fd, new Uint8Array(7))).toBe(-ERRNO.EINVAL);
     expect(kernel.pread(fd, new Uint8Array(8), 0)).toBe(-ERRNO.ESPIPE);
+  });
+
+  it('writes: too little, more than fits', () => {
+    const kernel = make();
+    const fd = kernel.eventfd();
+    expect(kernel.write(fd, new Uint8Array(7))).toBe(-ERRNO.EINVAL);
+    expect(kernel.write(fd, new Uint8Array(8).fill(0xff))).toBe(-ERRNO.EINVAL);
+    const largest = Uint8Array.of(0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff);
+    expect(kernel.write(fd, largest)).toBe(8);
+    expect(kernel.write(fd, one)).toBe(-ERRNO.EAGAIN);
   });
 
   it('pointers in an argument to where no memory is', () => {
@@ -181,6 +192,16 @@ describe.skipIf(NO_SYSCALLS !== '')(onLinux('user memory'), () => {
 });
 
 describe.skipIf(NO_SYSCALLS !== '')(onLinux('descriptors'), () => {
+  it('take what is written to them', () => {
+    const kernel = make();
+    const fd = kernel.eventfd();
+    expect(kernel.write(fd, Uint8Array.of(0, 0, 1, 0, 0, 0, 0, 0, 99).subarray(1))).toBe(8);
+    expect(kernel.write(fd, one)).toBe(8);
+    const count = new Uint8Array(8);
+    expect(kernel.read(fd, count)).toBe(8);
+    expect([...count]).toEqual([1, 1, 0, 0, 0, 0, 0, 99]);
+  });
+
   it('are opened for reading and writing, at offsets', () => {
     const kernel = make();
     const fd = kernel.open(file('0123456789'));

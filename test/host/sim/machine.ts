@@ -66,7 +66,6 @@ export function simRig(simulated = machine()): Rig {
     ram: (size) => new Uint8Array(size),
     settle: run,
     poll: (fd) => host.poll(fd),
-    write: (fd, from) => host.write(fd, from),
     readTo: (fd, address, count) => host.readTo(fd, address, count),
     lseek: (fd) => host.lseek(fd),
     flags: (fd) => host.flags(fd),

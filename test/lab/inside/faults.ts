@@ -65,6 +65,7 @@ const machine = new Machine({
       return kernel.ioctl(fd, request, arg);
     },
     read: (fd, into) => kernel.read(fd, into),
+    write: (fd, from) => kernel.write(fd, from),
     pread: (fd, into, offset) => kernel.pread(fd, into, offset),
     pwrite: (fd, from, offset) => kernel.pwrite(fd, from, offset),
     eventfd: () => kernel.eventfd(),

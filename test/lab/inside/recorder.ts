@@ -58,6 +58,10 @@ export function recorded(kernel: Kernel, line: (text: string) => void): Kernel {
       const hex = got > 0 ? ` ${Buffer.from(into.subarray(0, got)).toString('hex')}` : '';
       return told(got, `read(${into.length}): ${counted(got)}${hex}`);
     },
+    write: (fd, from) => {
+      const got = kernel.write(fd, from);
+      return told(got, `write(${from.length}): ${counted(got)}`);
+    },
     // What a region holds is the device's affair, not the kernel's; and most accesses are those that make it do DMA.
     pread: (fd, into, offset) => {
       const got = kernel.pread(fd, into, offset);
