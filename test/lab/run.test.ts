@@ -22,6 +22,19 @@ const parse = (text: string): RunEvent[] =>
 /** What happened to the vEVENTQ and why, step by step. */
 const states = (events: readonly RunEvent[]): unknown[] => events.filter(({ kind }) => kind === 'state');
 
+/** The calls of the accelerator and their answers, without what is a process's own: addresses, descriptors, files. */
+const calls = (events: readonly RunEvent[]): string[] =>
+  events.flatMap((event) =>
+    event.kind === 'operation'
+      ? [
+          `${event.operation} ${event.detail}: ${event.result}`.replaceAll(
+            /((?:_uptr|user_va|fd|path)=)[\w/]+/g,
+            '$1…',
+          ),
+        ]
+      : [],
+  );
+
 /** The faults that the guest's driver took from its queue. */
 const taken = (events: readonly RunEvent[]): string[] =>
   events.flatMap((event) => (event.kind === 'event' ? [`${event.type} ${event.sid} ${event.device}`] : []));
@@ -89,6 +102,7 @@ describe('vsmmu run --host linux', () => {
     });
     const embedded = await onEmbeddedHost(name);
     expect(states(events)).toEqual(states(embedded));
+    expect(calls(events)).toEqual(calls(embedded));
     expect(taken(events)).toEqual(taken(embedded));
     await nothingOpen();
   });
