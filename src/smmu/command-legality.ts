@@ -124,22 +124,22 @@ export class CommandLegality {
     }
   }
 
-  /**
-   * Decides what becomes of the command at `words[at]`, and if it is legal clears every bit of it that has no meaning,
-   * so that nobody behind the command queue has to know what is RES0.
-   */
-  admit(words: Uint32Array, at: number): Action {
+  /** Decides what becomes of the command at `words[at]`; fields of a range that TG makes RES0 are cleared. */
+  judge(words: Uint32Array, at: number): Action {
     const opcode = words[at] & 0xff;
-    const action = this.#action[opcode] as Action;
     if ((words[at] & this.#forbiddenMask[opcode]) === this.#forbidden[opcode]) return ILLEGAL;
     if (this.#check[opcode] !== UNCHECKED && !this.#passes(words, at, this.#check[opcode])) return ILLEGAL;
+    return this.#action[opcode] as Action;
+  }
+
+  /** Clears every bit that has no meaning, so that nobody behind the command queue has to know what is RES0. */
+  strip(words: Uint32Array, at: number): void {
     const defined = this.#defined;
-    const from = opcode * COMMAND_WORDS;
+    const from = (words[at] & 0xff) * COMMAND_WORDS;
     words[at] &= defined[from];
     words[at + 1] &= defined[from + 1];
     words[at + 2] &= defined[from + 2];
     words[at + 3] &= defined[from + 3];
-    return action;
   }
 
   #passes(words: Uint32Array, at: number, check: number): boolean {

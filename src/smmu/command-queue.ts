@@ -194,9 +194,10 @@ export class CommandQueue {
     for (let i = 0; i < count; i++) {
       const at = i * COMMAND_WORDS;
       if (this.#trace !== undefined) this.#trace('smmuv3_cmdq_opcode', words[at] & 0xff);
-      const action = legality.admit(words, at);
+      const action = legality.judge(words, at);
       if (action === NOTHING) continue;
       if (alone) {
+        // The translator looks at no bit without a meaning.
         if (action === INVALIDATION) {
           target.invalidate(words, at);
           continue;
@@ -207,6 +208,7 @@ export class CommandQueue {
           continue;
         }
       } else if (action === INVALIDATION && this.#batch.count < BATCH_COMMANDS) {
+        legality.strip(words, at);
         target.invalidate(words, at);
         this.#collect(words, at);
         continue;
@@ -215,6 +217,7 @@ export class CommandQueue {
         continue;
       // From here on somebody may be called who looks at CONS, or changes everything.
       this.#consume(first + i);
+      if (action !== SYNC) legality.strip(words, at);
       this.#step(action, words, at);
       return i + 1;
     }

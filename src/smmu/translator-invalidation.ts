@@ -56,6 +56,7 @@ export class Invalidation {
   readonly #features: Features;
   readonly #s2p: boolean;
   readonly #ril: boolean;
+  readonly #ssidMask: number;
   readonly #registers: Uint32Array;
   readonly #tlb: Tlb;
   readonly #configuration: ConfigurationCache;
@@ -64,6 +65,7 @@ export class Invalidation {
     this.#features = features;
     this.#s2p = features.S2P;
     this.#ril = features.RIL;
+    this.#ssidMask = 2 ** features.SSIDSIZE - 1;
     this.#registers = registers;
     this.#tlb = tlb;
     this.#configuration = configuration;
@@ -102,7 +104,8 @@ export class Invalidation {
       case CFGI_CD:
         this.#configuration.invalidateCd(
           CMD_CFGI_CD.StreamID.get(words, at),
-          CMD_CFGI_CD.SubstreamID.get(words, at),
+          // 4.1.7: one out of range may act as one in range.
+          CMD_CFGI_CD.SubstreamID.get(words, at) & this.#ssidMask,
         );
         break;
       case TLBI_NH_ALL:
