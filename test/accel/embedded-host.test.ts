@@ -138,6 +138,35 @@ describe('events', () => {
   });
 });
 
+describe('a storm', () => {
+  it('gap 36: of one device lets the command queue and other work have their turn after at most 64 records', () => {
+    const machine = running(7);
+    machine.plug(1);
+    machine.attach(1).map(GOOD, BUFFERS, 0x1000);
+    const { scheduler } = machine.host;
+    const { accelerator } = machine.machine;
+    let delivered = 0;
+    let longest = 0;
+    let looks = 0;
+    const look = (): void => {
+      const { events } = accelerator.state;
+      longest = Math.max(longest, events.delivered - delivered);
+      delivered = events.delivered;
+      if (delivered < 128 && ++looks < 100) scheduler.post(look);
+    };
+    faults(machine, 128);
+    scheduler.post(look);
+    // The command queue is not behind it, nor is another device.
+    machine.guest.attach(sidOf(1));
+    expect(machine.dmaOnly(GOOD, 1)).toBe(true);
+    machine.settle();
+    expect(delivered).toBe(128);
+    expect(longest).toBeLessThanOrEqual(64);
+    expect(machine.guest.warnings).toEqual([]);
+    machine.close();
+  });
+});
+
 describe('translations', () => {
   it('gap 13: an unmap reaches the hardware even if the host refuses the invalidation at first', () => {
     for (const errno of ['EIO', 'ETIMEDOUT', 'ENOMEM'] as const)

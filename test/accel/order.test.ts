@@ -41,7 +41,7 @@ describe('no order matters', () => {
       }
     },
   );
-  it('the same conditions give the same objects, whichever came first', () => {
+  it('gap 4: the same conditions give the same objects, whichever came first', () => {
     const ends = [
       ['plug', 'EVENTQEN=1', 'SMMUEN=1'],
       ['EVENTQEN=1', 'plug', 'SMMUEN=1'],
