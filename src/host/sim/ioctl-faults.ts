@@ -1,4 +1,4 @@
-/** Fault injection: ioctls that fail because a test says so. */
+/** Fault injection: ioctls that fail, or take their time, because a test says so. */
 
 import { ERRNO, type ErrnoName } from '../../iommufd/uapi/errno.ts';
 import type { Errno } from '../../iommufd/kernel.ts';
@@ -14,30 +14,50 @@ const REQUESTS = new Map<string, number>(
 export interface IoctlFault {
   /** Such as `IOMMU_HWPT_ALLOC`. */
   readonly ioctl: IoctlName;
-  readonly errno: ErrnoName;
-  /** Fails the n-th call from now, 1 is the next; default 1. */
+  /** What the call fails with, without any effect; without it the call is carried out. */
+  readonly errno?: ErrnoName;
+  /** How long the call takes before it fails or has its effect, in milliseconds; default 0. */
+  readonly delayMs?: number;
+  /** The n-th call from now is the first, 1 is the next; default 1. */
   readonly nth?: number;
-  /** Number of calls from there on that fail; default 1. */
+  /** Number of calls from there on; default 1. */
   readonly times?: number;
 }
 
 interface Armed {
   readonly request: number;
   readonly errno: Errno;
+  readonly delayMs: number;
   skip: number;
   left: number;
 }
 
 export class IoctlFaults {
   #armed: Armed[] = [];
+  readonly #sleep: ((ms: number) => void) | undefined;
 
-  /** Arms a fault. The failing call has no effect at all. @throws RangeError for a name that is no ioctl. */
+  /** @param sleep lets time pass; without it there can be no delays. */
+  constructor(sleep?: (ms: number) => void) {
+    this.#sleep = sleep;
+  }
+
+  /**
+   * Arms a fault. If several are due at the same call, their delays add up and the first errno counts.
+   * @throws RangeError for a name that is no ioctl, a fault that does nothing, or a delay where time cannot pass.
+   */
   add(fault: IoctlFault): void {
     const request = REQUESTS.get(fault.ioctl);
     if (request === undefined) throw new RangeError(`${fault.ioctl} is not an ioctl of iommufd or VFIO`);
+    const { errno, delayMs = 0 } = fault;
+    if (!(delayMs >= 0)) throw new RangeError(`a delay of ${delayMs} ms is not possible`);
+    if (errno === undefined && delayMs === 0)
+      throw new RangeError(`a fault of ${fault.ioctl} needs an errno or a delay`);
+    if (delayMs > 0 && this.#sleep === undefined)
+      throw new RangeError('a delay needs a host that was made with `sleep`');
     this.#armed.push({
       request,
-      errno: ERRNO[fault.errno],
+      errno: errno === undefined ? 0 : ERRNO[errno],
+      delayMs,
       skip: (fault.nth ?? 1) - 1,
       left: fault.times ?? 1,
     });
@@ -48,18 +68,21 @@ export class IoctlFaults {
     this.#armed = [];
   }
 
-  /** @returns the errno that this call has to fail with, or 0. */
+  /** Lets this call take its time. @returns the errno that it then has to fail with, or 0. */
   take(request: number): Errno {
     let errno = 0;
+    let delayMs = 0;
     for (const fault of this.#armed) {
       if (fault.request !== request) continue;
       if (fault.skip > 0) fault.skip -= 1;
-      else if (errno === 0) {
-        errno = fault.errno;
+      else if (errno === 0 || fault.errno === 0) {
+        errno ||= fault.errno;
+        delayMs += fault.delayMs;
         fault.left -= 1;
       }
     }
     this.#armed = this.#armed.filter(({ left }) => left > 0);
+    if (delayMs > 0) this.#sleep?.(delayMs);
     return errno;
   }
 }

@@ -34,6 +34,11 @@ export interface SimHostOptions {
   readonly schedule: (task: () => void) => void;
   /** Milliseconds for the log's rate limit; without it time stands still. */
   readonly now?: () => number;
+  /**
+   * Called when a call is made to take time ({@link IoctlFault.delayMs}): the host is synchronous, so whoever gives it
+   * `now` lets that go on by as many milliseconds, and does what else happens meanwhile; no calls of this host.
+   */
+  readonly sleep?: (ms: number) => void;
   /** Told every line of the kernel's log. */
   readonly log?: (line: string) => void;
   /** Told every ioctl after it was answered; `arg` holds the outputs and must be copied to be kept. */
@@ -88,7 +93,7 @@ export interface ObjectSnapshot {
 
 export class SimHost implements Kernel {
   /** Faults that tests inject. */
-  readonly faults = new IoctlFaults();
+  readonly faults: IoctlFaults;
   readonly #user = new UserSpace();
   readonly #memory = new HostMemory();
   readonly #msi = new MsiController(this.#memory);
@@ -101,6 +106,7 @@ export class SimHost implements Kernel {
 
   constructor(options: SimHostOptions) {
     this.#options = options;
+    this.faults = new IoctlFaults(options.sleep);
     this.#log = new KernelLog(options.log);
     this.#files = new FileTable(options.schedule, options.fdLimit ?? DEFAULT_FD_LIMIT);
   }

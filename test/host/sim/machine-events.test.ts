@@ -230,6 +230,44 @@ describe('injected faults', () => {
     expect(vm.attach(a, parent)).toBe('OK');
   });
 
+  it('can take time, only where time can pass, and have to do something', () => {
+    const { host } = machine();
+    const ioctl = 'IOMMU_HWPT_ALLOC';
+    expect(() => host.faults.add({ ioctl, delayMs: 5 })).toThrow(RangeError);
+    expect(() => host.faults.add({ ioctl })).toThrow(RangeError);
+    const other = machine({ host: { sleep: () => {} } }).host;
+    expect(() => other.faults.add({ ioctl, delayMs: -1 })).toThrow(RangeError);
+    expect(() => other.faults.add({ ioctl, delayMs: Number.NaN, errno: 'EIO' })).toThrow(RangeError);
+  });
+
+  it('take time before the call fails or has its effect, once each', () => {
+    const slept: string[] = [];
+    let now = 0;
+    const simulated = machine({
+      host: {
+        now: () => now,
+        sleep: (ms) => {
+          now += ms;
+          slept.push(`${ms} ms, ${simulated.host.snapshotOfObjects().length - before} new`);
+        },
+      },
+    });
+    const { vm, a, viommu } = nestedVm(simRig(simulated), 'none');
+    const before = simulated.host.snapshotOfObjects().length;
+    const { faults } = simulated.host;
+    const ioctl = 'IOMMU_HWPT_ALLOC';
+    faults.add({ ioctl, delayMs: 250 });
+    faults.add({ ioctl, delayMs: 1000, errno: 'ETIMEDOUT', nth: 2 });
+    expect(vm.tryNested(viommu, a.id, STE.Abort).result).toBe('OK');
+    expect(vm.tryNested(viommu, a.id, STE.Abort).result).toBe('ETIMEDOUT');
+    expect(vm.tryNested(viommu, a.id, STE.Abort).result).toBe('OK');
+    expect(slept).toEqual(['250 ms, 0 new', '1000 ms, 1 new']);
+    faults.add({ ioctl, delayMs: 1, errno: 'ENOMEM' });
+    faults.add({ ioctl, delayMs: 2 });
+    expect(vm.tryNested(viommu, a.id, STE.Abort).result).toBe('ENOMEM');
+    expect(now).toBe(1253);
+  });
+
   it('have to name an ioctl', () => {
     const { host } = machine();
     expect(() => host.faults.add({ ioctl: 'IOMMU_NOTHING' as 'IOMMU_DESTROY', errno: 'EIO' })).toThrow(
