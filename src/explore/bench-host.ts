@@ -18,7 +18,11 @@ export class BenchHost {
   /** @param devices how many, at most 8. */
   constructor(devices: number) {
     this.sim = new SimHost({ schedule: (task) => this.tasks.push(task) });
-    const smmu = this.sim.addSmmu({ name: '2b400000.iommu', ids: LAB_SMMU, log2TlbEntries: LOG2_TLB_ENTRIES });
+    const smmu = this.sim.addSmmu({
+      name: '2b400000.iommu',
+      ids: LAB_SMMU,
+      log2TlbEntries: LOG2_TLB_ENTRIES,
+    });
     for (let i = 0; i < devices; i++) {
       const tester = new DmaTester();
       this.sim.addDevice({

@@ -292,10 +292,11 @@ export const CONFIGURATIONS: readonly Configuration[] = [
       unplug(NIC0, 0),
       plug(NIC0, 0),
       RETRY,
+      ...SMMUEN,
       ...RESET,
     ],
     failures: 1,
-    depth: 6,
+    depth: 5,
   },
   {
     ...BASE,

@@ -9,6 +9,7 @@ import { fingerprint, stateText, type Fingerprint } from './fingerprint.ts';
 import { FingerprintSet } from './fingerprint-set.ts';
 import type { Problem } from './problem.ts';
 import { type Move, possibleFailures, Walk } from './schedule.ts';
+import type { Failure } from './watched-kernel.ts';
 import type { Action } from './world.ts';
 
 export interface ExploreOptions {
@@ -149,22 +150,28 @@ class Explorer {
       const variants = mayFail ? possibleFailures(calls, 0) : [];
       // What changed nothing can be used again.
       if (made.hi !== print.hi || made.lo !== print.lo) walk = undefined;
-      for (const { at, failure } of variants) {
-        this.#tryFailures(state, { event, failures: [failure] }, at);
+      // One failure before two: the list grows while it is gone through.
+      const moves = variants.map(({ at, failure }) => ({ move: { event, failures: [failure] }, at }));
+      for (const { move, at } of moves) {
+        moves.push(...this.#tryFailures(state, move, at));
         if (this.#over) return;
       }
     }
   }
 
-  /** Tries a move in which calls fail, and with one more failure behind the last if there may be one. */
-  #tryFailures(state: number, move: Move, at: number): void {
+  /** Tries a move in which calls fail. @returns the same with one more failure behind the last, if there may be one. */
+  #tryFailures(
+    state: number,
+    move: { readonly event: number; readonly failures: Failure[] },
+    at: number,
+  ): { move: { readonly event: number; readonly failures: Failure[] }; at: number }[] {
     const walk = this.#replay(state);
-    if (walk === undefined || this.#tryMove(state, walk, move) === undefined) return;
-    if (walk.failuresLeft === 0) return;
-    for (const next of possibleFailures(walk.world.kernel.ioctls, at + 1)) {
-      this.#tryFailures(state, { event: move.event, failures: [...move.failures, next.failure] }, next.at);
-      if (this.#over) return;
-    }
+    if (walk === undefined || this.#tryMove(state, walk, move) === undefined) return [];
+    if (walk.failuresLeft === 0) return [];
+    return possibleFailures(walk.world.kernel.ioctls, at + 1).map((next) => ({
+      move: { event: move.event, failures: [...move.failures, next.failure] },
+      at: next.at,
+    }));
   }
 
   /** @returns the fingerprint of where the move leads; undefined after a violation. */

@@ -92,7 +92,10 @@ export class GuestModel {
   readonly #pages: (number | undefined)[] = [];
   /** What a walk for each ASID may have found. */
   readonly #walks: { live: Set<Reach>; since: Set<Reach> | undefined }[] = [];
-  /** Translations and CDs that a device has used, and so may be cached: they make a difference to what comes later. */
+  /**
+   * Translations and CDs that a device has used, ever. They were cached, and whether they still are is for the host to
+   * prove: histories that differ in this are different states.
+   */
   readonly #used = new Set<string>();
 
   /** @param sids StreamIDs of the devices. */
@@ -177,11 +180,10 @@ export class GuestModel {
 
   sync(): void {
     for (const cd of this.#cds.values()) cd.complete();
-    for (const [space, walk] of this.#walks.entries()) {
+    for (const walk of this.#walks) {
       if (walk.since === undefined) continue;
       walk.live = walk.since;
       walk.since = undefined;
-      for (const use of this.#used) if (use.includes(`>${space}:`)) this.#used.delete(use);
     }
   }
 
@@ -216,7 +218,6 @@ export class GuestModel {
       walk.live = this.#findable(space);
     }
     for (const device of this.devices) device.kept = [];
-    this.#used.clear();
   }
 
   /** A device has read the page, or tried to read what is not mapped. */
@@ -224,8 +225,8 @@ export class GuestModel {
     if (!this.smmuEnabled) return;
     for (const ste of this.stesOf(device)) {
       if (typeof ste !== 'number') continue;
-      this.#used.add(`${device.sid}>${ste}:${reach}`);
       this.#used.add(`${device.sid}@${ste}`);
+      if (reach !== 'abort') this.#used.add(`${ste}:${reach}`);
     }
   }
 

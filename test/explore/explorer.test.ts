@@ -1,0 +1,132 @@
+import { describe, expect, it } from 'vitest';
+import { CONFIGURATIONS, type Configuration } from '../../src/explore/configurations.ts';
+import { explore, type ExploreOptions } from '../../src/explore/explorer.ts';
+import {
+  MergeError,
+  mergeResults,
+  RESULT_FORMAT,
+  resultOf,
+  type ResultEntry,
+} from '../../src/explore/result.ts';
+
+const byName = (name: string): Configuration => CONFIGURATIONS.find((one) => one.name === name)!;
+
+/** As deep as a second or so goes. */
+const DEPTHS: Readonly<Record<string, number>> = {
+  queue: 5,
+  streams: 3,
+  pair: 2,
+  caches: 2,
+  driver: 9,
+  failures: 1,
+};
+
+describe('of a small machine every order is right', () => {
+  it.each(CONFIGURATIONS.map(({ name, about }) => [name, about]))('%s: %s', (name) => {
+    const { violation, depth } = explore(byName(name), { depth: DEPTHS[name] });
+    expect(violation).toBeUndefined();
+    expect(depth).toBe(DEPTHS[name]);
+  });
+});
+
+/** One device, and four things that can happen to it: a handful of states. */
+const tiny: Configuration = {
+  ...byName('queue'),
+  events: byName('queue').events.filter(({ name }) =>
+    ['plug nic0', 'unplug nic0', 'EVENTQEN=1', 'EVENTQEN=0'].includes(name),
+  ),
+};
+
+describe('an exploration', () => {
+  it('ends when there are no other states', () => {
+    expect(explore(tiny, { depth: 100 })).toEqual({
+      depth: 3,
+      end: 'exhausted',
+      states: 4,
+      transitions: 8,
+      levels: [1, 2, 1, 0],
+      violation: undefined,
+    });
+  });
+
+  it('is the same every time', () => {
+    const options = { depth: 3 };
+    expect(explore(byName('queue'), options)).toEqual(explore(byName('queue'), options));
+  });
+
+  it('stops when it is told to, and says how far it came', () => {
+    const { end, depth, levels } = explore(byName('queue'), { depth: 100, stop: () => true });
+    expect(end).toBe('stopped');
+    expect(levels).toHaveLength(depth + 2);
+  });
+
+  it('tells how far it is', () => {
+    const seen: number[] = [];
+    explore(byName('queue'), { depth: 3, progress: ({ transitions }) => seen.push(transitions) });
+    expect(seen).toContain(64);
+  });
+
+
+describe('shards', () => {
+  const queue = byName('queue');
+  const run = (options: ExploreOptions): ResultEntry => resultOf(queue, options, explore(queue, options), 1);
+  const shards = [1, 2, 3].map((number) => run({ depth: 4, shard: { number, of: 3, depth: 2 } }));
+  const file = (entry: ResultEntry, i: number) => ({
+    file: `${i + 1}.json`,
+    content: JSON.parse(JSON.stringify({ format: RESULT_FORMAT, explorations: [entry] })) as unknown,
+  });
+  const merge = (entries: readonly ResultEntry[]): ResultEntry[] => mergeResults(entries.map(file));
+
+  it('try together what one alone tries, and each only a part', () => {
+    const whole = run({ depth: 4 });
+    const [merged] = merge(shards);
+    expect(merged).toMatchObject({ shard: null, depth: 4, end: 'depth', violation: null });
+    // Up to where they part each counts its own; beyond, a state may be met by several.
+    expect(merged.levels.slice(0, 3)).toEqual(whole.levels.slice(0, 3));
+    expect(merged.levels[3]).toBeGreaterThanOrEqual(whole.levels[3]);
+    expect(merged.states).toBeGreaterThanOrEqual(whole.states);
+    for (const { states } of shards) expect(states).toBeLessThan(whole.states);
+  });
+
+  it('are merged only if all are there, once, and of the same exploration', () => {
+    const [one, two, three] = shards;
+    const complaint = (entries: readonly ResultEntry[]): string => {
+      try {
+        merge(entries);
+      } catch (error) {
+        if (error instanceof MergeError) return error.message;
+        throw error;
+      }
+      return '';
+    };
+    expect(complaint([])).toBe('There is nothing to merge.');
+    expect(complaint([one, three])).toBe('Shard 2/3 of queue is missing.');
+    expect(complaint([one, two, two])).toBe('3.json and 2.json are both shard 2 of queue.');
+    expect(complaint([one, { ...two, limit: 5 }, three])).toMatch(
+      /^2\.json and 1\.json do not have the same/,
+    );
+    expect(complaint([one, { ...two, shard: null }, three])).toBe('2.json is no shard of queue.');
+    expect(complaint([one, { ...two, levels: [1, 7, 24] }, three])).toMatch(/not the same program/);
+    expect(() => mergeResults([{ file: 'x.json', content: { format: 'other' } }])).toThrow(
+      'x.json is no result of "vsmmu explore".',
+    );
+    expect(() => mergeResults([{ file: 'x.json', content: null }])).toThrow(MergeError);
+  });
+
+  it('give the shortest of what they found, and the depth of the least', () => {
+    const [one, two, three] = shards;
+    const violation = (length: number): ResultEntry['violation'] => ({
+      invariant: 'leaks',
+      text: '',
+      schedule: Array.from({ length }, () => 'x'),
+      scenario: '',
+    });
+    const [merged] = merge([
+      one,
+      { ...two, depth: 3, end: 'violation', violation: violation(4) },
+      { ...three, depth: 2, end: 'violation', violation: violation(3) },
+    ]);
+    expect(merged).toMatchObject({ depth: 2, end: 'violation' });
+    expect(merged.violation?.schedule).toHaveLength(3);
+  });
+});
