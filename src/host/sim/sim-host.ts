@@ -1,5 +1,5 @@
 /**
- * The embedded host: a Linux 7.3 in this process, as far as iommufd and vfio-pci go, on a machine with SMMUs and PCI
+ * The embedded host: a Linux in this process, as far as iommufd and vfio-pci go, on a machine with SMMUs and PCI
  * functions of our own. It answers the {@link Kernel} port; everything else here is what a person would do to the
  * machine: put SMMUs and devices in, read the kernel's log.
  */
@@ -20,6 +20,7 @@ import { IommuGroup } from './iommufd/bound-device.ts';
 import { IommufdFile, type IommufdContext } from './iommufd/context.ts';
 import { VeventqFile } from './iommufd/veventq.ts';
 import { KernelLog } from './kernel-log.ts';
+import { KERNEL_VERSIONS, type KernelName } from './kernel-versions.ts';
 import { DOORBELL, MsiController } from './msi.ts';
 import type { PciFunction } from './pci-function.ts';
 import { PciSlot } from './pci-slot.ts';
@@ -49,6 +50,8 @@ export interface SimHostOptions {
    * Default `direct`.
    */
   readonly msi?: 'translated' | 'direct';
+  /** Which Linux; default 7.3. What differs is in {@link KERNEL_VERSIONS}. */
+  readonly kernel?: KernelName;
   /** RLIMIT_NOFILE; default 1024. */
   readonly fdLimit?: number;
 }
@@ -209,6 +212,7 @@ export class SimHost implements Kernel {
   open(path: string): Fd {
     if (path === IOMMUFD_PATH) {
       const file = new IommufdFile({
+        version: KERNEL_VERSIONS[this.#options.kernel ?? '7.3'],
         user: this.#user,
         memory: this.#memory,
         openFile: (opened) => this.#files.open(opened),

@@ -61,7 +61,8 @@ export function allowedBits(smmu: ArmSmmu): ReadonlyMap<number, Allowed> {
 
 export interface GuestCommandContext {
   readonly smmu: ArmSmmu;
-  readonly allowed: ReadonlyMap<number, Allowed>;
+  /** {@link allowedBits}; undefined in a kernel that looks at nothing but the opcode. */
+  readonly allowed: ReadonlyMap<number, Allowed> | undefined;
   /** VMID of the parent's stage 2; it replaces whatever the guest says. */
   readonly vmid: number;
   /** The physical StreamID behind a guest's, if it has a vDEVICE. */
@@ -71,32 +72,46 @@ export interface GuestCommandContext {
 /** Turns the command at `words[at]` into the physical one, in place. @returns 0 or EIO. */
 function convert(context: GuestCommandContext, words: Uint32Array, at: number): Errno {
   const opcode = COMMAND.Opcode.get(words, at);
-  const allowed = context.allowed.get(opcode);
-  if (allowed === undefined) return ERRNO.EIO;
-  for (let i = 0; i < COMMAND_WORDS; i++) if ((words[at + i] & ~allowed[i]) !== 0) return ERRNO.EIO;
+  if (context.allowed !== undefined && !isAllowed(context.smmu, context.allowed, words, at)) return ERRNO.EIO;
   switch (opcode) {
     case OPCODE.CMD_TLBI_NSNH_ALL:
+      words.fill(0, at, at + COMMAND_WORDS);
       COMMAND.Opcode.set(words, OPCODE.CMD_TLBI_NH_ALL, at);
       VMID.set(words, context.vmid, at);
       return 0;
     case OPCODE.CMD_TLBI_NH_VA:
     case OPCODE.CMD_TLBI_NH_VAA:
-      if (!rangeIsSane(context.smmu, words, at)) return ERRNO.EIO;
-      VMID.set(words, context.vmid, at);
-      return 0;
     case OPCODE.CMD_TLBI_NH_ALL:
     case OPCODE.CMD_TLBI_NH_ASID:
       VMID.set(words, context.vmid, at);
       return 0;
-    default: {
-      if (opcode === OPCODE.CMD_ATC_INV && CMD_ATC_INV.Size.get(words, at) > ATC_INV_SIZE_ALL)
-        return ERRNO.EIO;
+    case OPCODE.CMD_ATC_INV:
+    case OPCODE.CMD_CFGI_CD:
+    case OPCODE.CMD_CFGI_CD_ALL: {
       const sid = context.physicalSid(CMD_ATC_INV.StreamID.get(words, at));
       if (sid === undefined) return ERRNO.EIO;
       CMD_ATC_INV.StreamID.set(words, sid, at);
       return 0;
     }
+    default:
+      return ERRNO.EIO;
   }
+}
+
+/** Whether the command at `words[at]` has only bits that mean something, and values that do. */
+function isAllowed(
+  smmu: ArmSmmu,
+  allowed: ReadonlyMap<number, Allowed>,
+  words: Uint32Array,
+  at: number,
+): boolean {
+  const opcode = COMMAND.Opcode.get(words, at);
+  const bits = allowed.get(opcode);
+  if (bits === undefined) return false;
+  for (let i = 0; i < COMMAND_WORDS; i++) if ((words[at + i] & ~bits[i]) !== 0) return false;
+  if (opcode === OPCODE.CMD_TLBI_NH_VA || opcode === OPCODE.CMD_TLBI_NH_VAA)
+    return rangeIsSane(smmu, words, at);
+  return opcode !== OPCODE.CMD_ATC_INV || CMD_ATC_INV.Size.get(words, at) <= ATC_INV_SIZE_ALL;
 }
 
 /** 4.4.1.1: combinations of TG, TTL, NUM and SCALE that mean something. */

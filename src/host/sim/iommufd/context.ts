@@ -6,11 +6,13 @@ import { IOMMUFD_IOCTLS } from '../../../iommufd/uapi/iommufd.ts';
 import type { Ioctl, Members, Values } from '../../../iommufd/uapi/struct.ts';
 import { OpenFile } from '../file.ts';
 import type { HostMemory } from '../host-memory.ts';
+import type { KernelVersion } from '../kernel-versions.ts';
 import type { UserSpace } from '../user-space.ts';
 import { HANDLERS } from './handlers.ts';
 import { type KernelObject, ObjectTable } from './objects.ts';
 
 export interface ContextPorts {
+  readonly version: KernelVersion;
   readonly user: UserSpace;
   readonly memory: HostMemory;
   /** Gives a file a descriptor. @returns it, or -EMFILE. */
@@ -93,13 +95,15 @@ export class IommufdFile extends OpenFile {
 
   override ioctl(request: number, arg: Uint8Array): Errno {
     const ioctl = TABLE.get(request & 0xff);
-    if (ioctl === undefined || (request & 0xff) < FIRST_NUMBER) return ERRNO.ENOTTY;
+    const { unknown, sizes } = this.context.ports.version;
+    if (ioctl === undefined || (request & 0xff) < FIRST_NUMBER || unknown.has(ioctl.request))
+      return ERRNO.ENOTTY;
     if (arg.length < 4) return ERRNO.EFAULT;
     const size = new DataView(arg.buffer, arg.byteOffset).getUint32(0, true);
     if (ioctl.request !== request) return ERRNO.ENOTTY;
     if (size < ioctl.minSize) return ERRNO.EINVAL;
     if (size > arg.length) return ERRNO.EFAULT;
-    if (arg.subarray(ioctl.size, size).some((byte) => byte !== 0)) return ERRNO.E2BIG;
+    if (arg.subarray(sizes.get(request) ?? ioctl.size, size).some((byte) => byte !== 0)) return ERRNO.E2BIG;
     const handle = HANDLERS[ioctl.ioctl as keyof typeof HANDLERS] as (command: Command<Members>) => Errno;
     return handle(new Command(this.context, ioctl, arg, size));
   }

@@ -20,7 +20,7 @@ const HTTU_DIRTY = 2;
 
 export function getHwInfo(command: Command<typeof IOMMU_GET_HW_INFO.members>): Errno {
   const { context, values } = command;
-  if ((values.flags & ~IOMMU_HW_INFO_FLAG_INPUT_TYPE) !== 0) return ERRNO.EOPNOTSUPP;
+  if ((values.flags & ~context.ports.version.hwInfoFlags) !== 0) return ERRNO.EOPNOTSUPP;
   if (values.__reserved.some((byte) => byte !== 0)) return ERRNO.EOPNOTSUPP;
   const device = context.find(values.dev_id, BoundDevice);
   if (device === undefined) return ERRNO.ENOENT;

@@ -35,7 +35,7 @@ export function allocViommu(command: Command<typeof IOMMU_VIOMMU_ALLOC.members>)
   if (parent === undefined) return ERRNO.ENOENT;
   if (!parent.nestParent || !(parent.domain instanceof Stage2Domain)) return ERRNO.EINVAL;
   if (parent.domain.smmu !== smmu) return ERRNO.EINVAL;
-  const viommu = new Viommu(parent, parent.domain);
+  const viommu = new Viommu(parent, parent.domain, context.ports.version);
   context.objects.add(viommu);
   return command.respond({ out_viommu_id: viommu.id });
 }

@@ -6,6 +6,7 @@ import { IOMMU_VEVENTQ_TYPE_ARM_SMMUV3 } from '../../../iommufd/uapi/iommufd.ts'
 import { EVENT_RECORD, EVENT_SIZE, EVENT_WORDS } from '../../../spec/events.ts';
 import type { ArmSmmu } from '../arm-smmu-v3/arm-smmu.ts';
 import type { Stage2Domain } from '../arm-smmu-v3/domain.ts';
+import type { KernelVersion } from '../kernel-versions.ts';
 import { allowedBits, type GuestCommandContext, runGuestCommands } from '../arm-smmu-v3/guest-commands.ts';
 import type { Vmaster } from '../arm-smmu-v3/master.ts';
 import type { BoundDevice } from './bound-device.ts';
@@ -23,14 +24,14 @@ export class Viommu extends KernelObject {
   readonly veventqs = new Map<number, Veventq>();
   readonly #commands: GuestCommandContext;
 
-  constructor(parent: HwptPaging, stage2: Stage2Domain) {
+  constructor(parent: HwptPaging, stage2: Stage2Domain, version: KernelVersion) {
     super();
     this.parent = parent;
     this.stage2 = stage2;
     parent.users += 1;
     this.#commands = {
       smmu: stage2.smmu,
-      allowed: allowedBits(stage2.smmu),
+      allowed: version.checksCommands ? allowedBits(stage2.smmu) : undefined,
       vmid: stage2.vmid,
       physicalSid: (vsid) => this.vdevices.get(BigInt(vsid))?.device.master.sids[0],
     };
