@@ -65,7 +65,7 @@ describe('an exploration', () => {
     explore(byName('queue'), { depth: 3, progress: ({ transitions }) => seen.push(transitions) });
     expect(seen).toContain(64);
   });
-
+});
 
 describe('shards', () => {
   const queue = byName('queue');
