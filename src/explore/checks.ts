@@ -3,7 +3,7 @@
 import { BARE_RAM } from '../guest/bare-guest.ts';
 import { CMDQ_CONS, OFFSET } from '../spec/registers.ts';
 import { pathOf } from './bench-host.ts';
-import { kindOf, type ModelDevice, type Reach } from './guest-model.ts';
+import type { ModelDevice, Reach } from './guest-model.ts';
 import type { Invariant, Problem } from './problem.ts';
 import type { World } from './world.ts';
 
@@ -101,10 +101,8 @@ function checkAttachments(world: World): Problem | undefined {
     if (attached !== state.attached)
       return problem('attachment', `${name} is attached to ${attached}, and ${state.attached} is displayed.`);
     const allowed = model.attachments(device);
-    if (failures.size > 0) {
-      allowed.add('abort').add('none');
-      if (allowed.has('translate')) for (const ste of device.kept) allowed.add(kindOf(ste));
-    }
+    // What cannot be done leaves a device without access, never with another one.
+    if (failures.size > 0) allowed.add('abort').add('none');
     if (!allowed.has(attached ?? 'none'))
       return problem(
         'attachment',
@@ -197,11 +195,7 @@ function checkReach(world: World): Problem | undefined {
 function reaches({ model }: World, device: ModelDevice, failing: boolean): Set<Reach> {
   if (!device.plugged) return new Set<Reach>(['abort']);
   const allowed = model.reaches(device);
-  if (!failing) return allowed;
-  allowed.add('abort');
-  if (model.attachments(device).has('translate'))
-    for (const ste of device.kept) model.reachesOf(ste, allowed);
-  return allowed;
+  return failing ? allowed.add('abort') : allowed;
 }
 
 const where = (reach: Reach): string =>

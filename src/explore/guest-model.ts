@@ -65,8 +65,6 @@ class Versions<T> {
 export class ModelDevice {
   sid: number;
   plugged = false;
-  /** A translation that stays although the guest has another one now: the host could not put that in its place. */
-  kept: SteValue[] = [];
 
   constructor(sid: number) {
     this.sid = sid;
@@ -163,7 +161,7 @@ export class GuestModel {
   invalidateSte(sid: number | undefined): void {
     for (const device of this.devices)
       if (sid === undefined || device.sid === sid) {
-        this.#refresh(device);
+        this.#ste(device.sid).collapse();
         for (let space = 0; space < BARE_SPACES; space++) this.#cd(device.sid, space).invalidate();
       }
   }
@@ -187,21 +185,13 @@ export class GuestModel {
     }
   }
 
-  /** The SMMU reads the STE anew; a translation that the host cannot replace may stay. */
-  #refresh(device: ModelDevice): void {
-    const ste = this.#ste(device.sid);
-    for (const value of ste.live) if (typeof value === 'number') device.kept.push(value);
-    ste.collapse();
-  }
-
   /** SMMUEN changed, or the stream table moved: every STE is read anew. */
   refreshAll(): void {
-    for (const device of this.devices) this.#refresh(device);
+    for (const { sid } of this.devices) this.#ste(sid).collapse();
   }
 
   /** A device comes, or gets another StreamID. */
   arrives(device: ModelDevice): void {
-    device.kept = [];
     this.#ste(device.sid).collapse();
   }
 
@@ -217,7 +207,6 @@ export class GuestModel {
       walk.since = undefined;
       walk.live = this.#findable(space);
     }
-    for (const device of this.devices) device.kept = [];
   }
 
   /** A device has read the page, or tried to read what is not mapped. */
@@ -269,8 +258,7 @@ export class GuestModel {
       `${Number(this.isSetUp)}${Number(this.smmuEnabled)}${Number(this.eventqEnabled)}${Number(this.gbpaAbort)}`,
       `${this.eventqLog2}.${this.eventqPlace}.${this.streamTable}`,
     ];
-    for (const { sid, plugged, kept } of this.devices)
-      parts.push(`${sid}${plugged ? '+' : '-'}${kept.join('.')}`);
+    for (const { sid, plugged } of this.devices) parts.push(`${sid}${plugged ? '+' : '-'}`);
     for (const [key, ste] of this.#stes) parts.push(`s${key}=${ste.text}`);
     for (const [key, cd] of this.#cds) parts.push(`c${key}=${cd.text}`);
     parts.sort();

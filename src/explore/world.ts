@@ -138,9 +138,8 @@ export class World {
       else problem = { invariant: 'exceptions', text: `${action.action} throws ${describeError(error)}` };
     }
     if (kernel.failed > 0) this.everFailed = true;
-    const { events, failures } = this.machine.state;
+    const { events } = this.machine.state;
     if (wanted && !this.#wantsQueue) ledger.close(events);
-    if (failures.size === 0) for (const device of this.model.devices) device.kept = [];
     // What could not be destroyed keeps what it is made of, and its place. Both end when it is tried again.
     if (this.everFailed)
       kernel.refusals = kernel.refusals.filter((refusal) => !/: (EBUSY|EEXIST)$/.test(refusal));
@@ -170,7 +169,6 @@ export class World {
       case 'unplug': {
         const device = model.devices[this.indexOf(action.args.device)];
         device.plugged = false;
-        device.kept = [];
         machine.unplug(action.args.device);
         return;
       }
