@@ -111,6 +111,8 @@ export class Apt {
 
   /** Fetches a package and all that it depends on, preferring `suite`. */
   async fetchWithDependencies(name: string, suite: string): Promise<FetchedPackage[]> {
+    // What another package depended on is still there.
+    await this.#run('apt-get', 'clean');
     await this.#run('apt-get', '-t', suite, '--yes', '--download-only', 'install', name);
     return describeAll(join(this.#folder, 'cache', 'archives'));
   }
