@@ -230,8 +230,8 @@ class Comparison {
     /** Those that do something here: alone or beside others that do. */
     const relevant: Quirk[] = [];
     const isRelevant = (quirk: Quirk): boolean =>
-      [[], relevant, ...[...PREPARING, ...relevant].map((other) => [other])].some(
-        (others) => text([...others, quirk]) !== text(others),
+      [[], relevant, PREPARING, ...[...PREPARING, ...relevant].map((other) => [other])].some(
+        (others) => text([...others, quirk]) !== text(others.filter((other) => other !== quirk)),
       );
     for (let before = -1; before !== relevant.length;) {
       before = relevant.length;

@@ -1,6 +1,9 @@
+import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 
+import { CASE_DEPARTURES } from './case-departures.ts';
 import { compare } from './compare.ts';
+import { WALK_DEPARTURES } from './departures.ts';
 import { TEMPLATES, generate } from './generators.ts';
 import { ModelOracle } from './model-oracle.ts';
 import type { CaseResult, OracleCase } from './oracle-case.ts';
@@ -119,6 +122,22 @@ describe('known departures', () => {
       const { used, model, qemu } = compare(given, models, asQemu(given));
       expect({ used: [...used], model, qemu }, given.id).toEqual({ used: [], model: [], qemu: [] });
     }
+  });
+});
+
+describe('docs/oracle.md', () => {
+  it('lists the departures with their reasons and clauses, and no others', () => {
+    const page = readFileSync(new URL('../../docs/oracle.md', import.meta.url), 'utf8').replaceAll(
+      /\s+/g,
+      ' ',
+    );
+    const rows = [
+      ...Object.entries(WALK_DEPARTURES),
+      ...CASE_DEPARTURES.map((row) => [row.id, row] as const),
+    ];
+    for (const [id, { reason, clause }] of rows)
+      expect(page).toContain(`- \`${id}\`: ${reason} (${clause})`.replaceAll(/\s+/g, ' '));
+    expect(page.match(/- `[^`]+`: \w/g)).toHaveLength(rows.length);
   });
 });
 

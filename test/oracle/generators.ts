@@ -54,6 +54,8 @@ const PERMISSIVE: readonly (readonly Quirk[])[] = [
   ['block-level'],
   ['s2ha'],
   ['l2-span'],
+  ['s2ptw'],
+  ['tbi1'],
 ];
 
 /** Without the accesses that lead to neither a page of data nor nowhere: what they met cannot be seen, and they might change it. */

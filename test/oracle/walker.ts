@@ -6,9 +6,18 @@
 
 import type { CaseState } from './case-state.ts';
 import type { Quirk } from './departures.ts';
-
-const OAS = 44;
-const SIZES = [32, 36, 40, 42, 44, 48, 52, 52];
+import {
+  type Level,
+  OAS,
+  SIZES,
+  alignBase,
+  flag,
+  get,
+  ipsBits,
+  isBadCd,
+  s1Level,
+  tableBytes,
+} from './levels.ts';
 
 export interface Access {
   readonly sid: number;
@@ -39,10 +48,6 @@ const pageKey = (ste: readonly bigint[], cd: readonly bigint[], iova: bigint): s
 export const leavesKey = (leaves: readonly bigint[]): string => leaves.join(' ');
 
 export const tableKey = (sid: number, upper: boolean): string => `${sid} ${upper ? 1 : 0}`;
-
-const get = (value: bigint, hi: number, lo = hi): bigint =>
-  (value >> BigInt(lo)) & ((1n << BigInt(hi - lo + 1)) - 1n);
-const flag = (value: bigint, bit: number): boolean => get(value, bit) === 1n;
 
 const TYPE = {
   C_BAD_STREAMID: 0x02,
@@ -76,14 +81,6 @@ class Stop extends Error {
     this.type = type;
     Object.assign(this, more);
   }
-}
-
-interface Level {
-  readonly base: bigint;
-  readonly granule: number;
-  readonly start: number;
-  readonly inputBits: number;
-  readonly outputBits: number;
 }
 
 /** The steps of one access. */
@@ -295,8 +292,8 @@ class Walk {
     const pointer = get(this.#ste[0], 55, 6) << 6n;
     const at = stage2 ? this.#stage2(pointer, 'r', CLASS.CD) : pointer;
     const cd = this.#words(at, TYPE.F_CD_FETCH);
-    if (isBadCd(cd)) throw new Stop(TYPE.C_BAD_CD);
     this.#cd = cd;
+    if (isBadCd(cd)) throw new Stop(TYPE.C_BAD_CD);
     if (stage2 && this.#is('ttb-with-cd')) {
       for (const upper of [false, true])
         if (!flag(cd[0], upper ? 30 : 14)) this.#firstTable(s1Level(cd, upper)!, upper, false);
@@ -308,7 +305,7 @@ class Walk {
   #firstTable(level: Level, upper: boolean, keeps: boolean): bigint {
     const key = tableKey(this.#access.sid, upper);
     const kept = keeps && this.#is('ttb-kept') ? this.#kept?.tables.get(key) : undefined;
-    const table = kept ?? this.#stage2(alignBase(level), 'r', CLASS.TT);
+    const table = kept ?? this.#stage2(level.base, 'r', CLASS.TT);
     this.tables.set(key, table);
     return table;
   }
@@ -353,7 +350,7 @@ class Walk {
     const physical = (table: bigint, offset: bigint, first: boolean): bigint => {
       if (!stage2) return table + offset;
       const whole = this.#is('s1-table-base');
-      // It is the output that QEMU aligns.
+      // QEMU aligns what comes out, not what goes in.
       if (first && (whole || this.#is('ttb-kept')))
         return (this.#firstTable(level, upper, true) & -tableBytes(level)) + offset;
       try {
@@ -425,48 +422,6 @@ class Walk {
       return (output & ~inside) | (input & inside);
     }
   }
-}
-
-/** Size of the first-level table. */
-function tableBytes(level: Level): bigint {
-  const bits = level.inputBits - (level.granule + (3 - level.start) * (level.granule - 3));
-  return 8n << BigInt(Math.max(bits, 0));
-}
-
-/** A table is aligned to its size. */
-const alignBase = (level: Level): bigint => level.base & -tableBytes(level);
-
-const ipsBits = (cd: bigint[]): number => Math.min(SIZES[Number(get(cd[0], 34, 32))], OAS);
-
-function s1Level(cd: bigint[], upper: boolean): Level | undefined {
-  const granule = upper
-    ? [0, 14, 12, 16][Number(get(cd[0], 23, 22))]
-    : [12, 16, 14, 0][Number(get(cd[0], 7, 6))];
-  if (granule === 0) return undefined;
-  const inputBits = 64 - Number(upper ? get(cd[0], 21, 16) : get(cd[0], 5, 0));
-  let start = 3;
-  while (granule + (4 - start) * (granule - 3) < inputBits) start -= 1;
-  return {
-    base: cd[upper ? 2 : 1] & 0xf_ffff_ffff_fff0n,
-    granule,
-    start,
-    inputBits,
-    outputBits: ipsBits(cd),
-  };
-}
-
-function isBadCd(cd: bigint[]): boolean {
-  if (!flag(cd[0], 31) || !flag(cd[0], 41)) return true;
-  // A must be 1 (TERM_MODEL), S 0 (STALL_MODEL), HA and HD 0 (HTTU).
-  if (!flag(cd[0], 46) || flag(cd[0], 44) || flag(cd[0], 43) || flag(cd[0], 42)) return true;
-  const walked = [false, true].filter((upper) => !flag(cd[0], upper ? 30 : 14));
-  if (walked.length > 0 && flag(cd[0], 15)) return true;
-  return walked.some((upper) => {
-    const level = s1Level(cd, upper);
-    if (level === undefined) return true;
-    const txsz = 64 - level.inputBits;
-    return txsz < 16 || txsz > 39 || level.base >> BigInt(level.outputBits) !== 0n;
-  });
 }
 
 /** What an access comes to in this state, with some of QEMU's ways. */

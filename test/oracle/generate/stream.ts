@@ -261,7 +261,7 @@ export class Stream {
       EPD1: 1,
     } satisfies CdFields);
     // QEMU takes TBI0 for both halves.
-    if (random.chance(0.9)) cd.TBI1 = cd.TBI0!;
+    cd.TBI1 = random.chance(0.8) ? cd.TBI0! : random.below(2);
     this.#setHalf(this.upper, this.table1);
     if (this.#options.bothHalves === true) {
       const other: Shape = {

@@ -114,7 +114,7 @@ export function touch(builder: CaseBuilder, stream: Stream, { iova }: Mapping, c
   for (let i = 0; i < count; i++) {
     const which = (first + (random.chance(0.8) ? i : random.below(2))) & 1;
     let address = iova | (BigInt(random.below(1024)) * 4n);
-    const tagged = stream.stage1 && stream.cd.TBI0 === 1 && stream.cd.TBI1 === 1;
+    const tagged = stream.stage1 && (stream.upper ? stream.cd.TBI1 : stream.cd.TBI0) === 1;
     if (tagged && random.chance(0.3)) address = (address & 0xff_ffff_ffff_ffffn) | (random.big(8) << 56n);
     builder.dma(stream.sids[which], which === 0 ? 'r' : 'w', address);
   }
