@@ -22,6 +22,13 @@ const PAGE_WORDS = 0x400;
 /** Word index of a register of page 0 in {@link RegisterFile.page0}; of page 1 in {@link RegisterFile.page1}. */
 export const wordOf = (offset: number): number => (offset % PAGE_SIZE) >>> 2;
 
+// Numbers of this module cost nothing where they are used; properties of imported objects are loaded every time.
+const EVENTQ_PROD = OFFSET.EVENTQ_PROD % PAGE_SIZE;
+const EVENTQ_CONS = OFFSET.EVENTQ_CONS % PAGE_SIZE;
+const PRIQ_PROD = OFFSET.PRIQ_PROD % PAGE_SIZE;
+const PRIQ_CONS = OFFSET.PRIQ_CONS % PAGE_SIZE;
+const PAGE_1 = PAGE_SIZE;
+
 const CR0_WORD = wordOf(OFFSET.CR0);
 const IRQ_CTRL_WORD = wordOf(OFFSET.IRQ_CTRL);
 const QUEUE_ENABLES = CR0.CMDQEN.inPlace | CR0.EVENTQEN.inPlace | CR0.PRIQEN.inPlace;
@@ -125,16 +132,16 @@ export class RegisterFile {
    * page 1 too, which 6.2 allows.
    */
   indexOf(offset: number): number {
-    if (offset >= PAGE_SIZE) {
-      const word = (offset - PAGE_SIZE) >>> 2;
+    if (offset >= PAGE_1) {
+      const word = (offset - PAGE_1) >>> 2;
       return word < PAGE_WORDS ? PAGE_WORDS + word : -1;
     }
     const word = offset >>> 2;
     switch (offset) {
-      case OFFSET.EVENTQ_PROD - PAGE_SIZE:
-      case OFFSET.EVENTQ_CONS - PAGE_SIZE:
-      case OFFSET.PRIQ_PROD - PAGE_SIZE:
-      case OFFSET.PRIQ_CONS - PAGE_SIZE:
+      case EVENTQ_PROD:
+      case EVENTQ_CONS:
+      case PRIQ_PROD:
+      case PRIQ_CONS:
         return PAGE_WORDS + word;
       default:
         return word < PAGE_WORDS ? word : -1;

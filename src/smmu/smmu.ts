@@ -5,8 +5,7 @@
 
 import type { Memory } from '../memory/memory.ts';
 import { EVENT_RECORD, EVENT_TYPE } from '../spec/events.ts';
-import { MAX_LOG2_QUEUE_SIZE } from '../spec/queues.ts';
-import { CR0, GBPA, GERROR, INTERFACE_SIZE, OFFSET } from '../spec/registers.ts';
+import { CR0, GBPA, INTERFACE_SIZE, OFFSET } from '../spec/registers.ts';
 import { CommandQueue } from './command-queue.ts';
 import { EventQueue } from './event-queue.ts';
 import { maxStreamId, type IdRegisters } from './identification.ts';
@@ -23,22 +22,20 @@ import {
   type Trace,
 } from './ports.ts';
 import { PriQueue } from './pri-queue.ts';
+import { COMMANDS_PER_DOORBELL, RegisterEffects } from './register-effects.ts';
 import { RegisterFile, wordOf, type RegisterValue } from './register-file.ts';
 import type { Outcome, Transaction, Translation } from './transaction.ts';
 import { Translator } from './translator.ts';
 import type { WalkObserver } from './walk-observer.ts';
 
 const CR0_WORD = wordOf(OFFSET.CR0);
-const CR0ACK_WORD = wordOf(OFFSET.CR0ACK);
 const GBPA_WORD = wordOf(OFFSET.GBPA);
-const IRQ_CTRL_WORD = wordOf(OFFSET.IRQ_CTRL);
 const SMMUEN = CR0.SMMUEN.inPlace;
 const CMDQEN = CR0.CMDQEN.inPlace;
-const EVENTQEN = CR0.EVENTQEN.inPlace;
-const CMDQ_ERR = GERROR.CMDQ_ERR.inPlace;
-
-/** Commands that one register write carries out itself before it hands the rest to `defer`. */
-export const COMMANDS_PER_DOORBELL = 1024;
+const INTERFACE = INTERFACE_SIZE;
+const CMDQ_BASE = OFFSET.CMDQ_BASE;
+const EVENTQ_BASE = OFFSET.EVENTQ_BASE;
+const PRIQ_BASE = OFFSET.PRIQ_BASE;
 
 export interface SmmuOptions {
   readonly ids: IdRegisters;
@@ -72,7 +69,6 @@ export class Smmu {
   readHi = 0;
   readonly #options: SmmuOptions;
   readonly #backend: StreamBackend;
-  readonly #defer: (() => void) | undefined;
   readonly #trace: Trace | undefined;
   #ids!: IdRegisters;
   #file!: RegisterFile;
@@ -81,15 +77,13 @@ export class Smmu {
   #commands!: CommandQueue;
   #priq!: PriQueue;
   #translator!: Translator;
+  #effects!: RegisterEffects;
   #maxSid!: number;
   #identified = false;
-  /** `defer` was called, and {@link run} was not yet. */
-  #deferred = false;
 
   constructor(options: SmmuOptions) {
     this.#options = options;
     this.#backend = options.backend ?? NO_BACKEND;
-    this.#defer = options.defer;
     this.#trace = options.trace;
     this.#build(options.ids);
   }
@@ -136,6 +130,18 @@ export class Smmu {
       responses: options.responses,
       lookupSte: (sid, into) => this.#translator.lookupSte(sid, into),
       record: (words) => void this.#recordOwn(words, false),
+      trace,
+    });
+    this.#effects = new RegisterEffects({
+      registers: this.registers,
+      interrupts: this.#interrupts,
+      commands: this.#commands,
+      events: this.#events,
+      priq: this.#priq,
+      translator: this.#translator,
+      backend: this.#backend,
+      maxSid: this.#maxSid,
+      defer: options.defer,
       trace,
     });
   }
@@ -220,9 +226,9 @@ export class Smmu {
     if (this.#trace !== undefined) this.#trace('smmuv3_write_mmio', offset, lo >>> 0, hi >>> 0, size);
     const low = this.#file.store(offset, lo);
     const high = size === 8 && this.#file.store(offset + 4, hi);
-    if (low) this.#written(offset);
+    if (low) this.#effects.written(offset);
     // A queue that moved, moved once. 6.2: an 8-byte write over two 32-bit registers may write both.
-    if (high && !(low && isQueueBase(offset))) this.#written(offset + 4);
+    if (high && !(low && isQueueBase(offset))) this.#effects.written(offset + 4);
   }
 
   /**
@@ -231,10 +237,7 @@ export class Smmu {
    * @returns whether any is left; then call again.
    */
   run(budget = COMMANDS_PER_DOORBELL): boolean {
-    this.#deferred = false;
-    const more = this.#commands.run(budget);
-    this.#deferred = more && this.#defer !== undefined;
-    return more;
+    return this.#effects.run(budget);
   }
 
   /**
@@ -295,7 +298,7 @@ export class Smmu {
     this.#commands.reset();
     this.#events.rebase();
     this.#priq.rebase();
-    this.#deferred = false;
+    this.#effects.forgetDeferred();
     this.#backend.streamsChanged(0, this.#maxSid);
     this.#backend.eventQueueChanged();
   }
@@ -322,108 +325,15 @@ export class Smmu {
     this.#commands.restored(atcInvTimeout);
     this.#events.restored();
     this.#priq.rebase();
-    this.#deferred = false;
+    this.#effects.forgetDeferred();
   }
 
   /** Goes on after {@link restore}: with commands that wait, and with signals that may have been under way. */
   resume(): void {
     this.#interrupts.resignal();
     this.#events.resignal();
-    this.#lookForRoom();
-    this.#doorbell();
-  }
-
-  /** What a stored write sets off. `offset` is that of the word. */
-  #written(offset: number): void {
-    switch (offset) {
-      case OFFSET.CR0:
-        this.#updateCr0();
-        break;
-      case OFFSET.GBPA:
-        if (!this.smmuEnabled) this.#backend.streamsChanged(0, this.#maxSid);
-        break;
-      case OFFSET.IRQ_CTRL:
-        this.registers[IRQ_CTRL_WORD + 1] = this.registers[IRQ_CTRL_WORD];
-        break;
-      case OFFSET.GERRORN:
-        if (this.#trace !== undefined)
-          this.#trace(
-            'smmuv3_write_gerrorn',
-            this.registers[wordOf(OFFSET.GERRORN)],
-            this.#interrupts.active,
-          );
-        // 7.1: acknowledging CMDQ_ERR is enough to go on, from CONS and with a new fetch.
-        if ((this.#interrupts.active & CMDQ_ERR) === 0) this.#doorbell();
-        this.#lookForRoom();
-        break;
-      case OFFSET.CMDQ_BASE:
-      case OFFSET.CMDQ_BASE + 4:
-        this.#commands.rebase();
-        break;
-      case OFFSET.CMDQ_CONS:
-        this.#commands.truncate();
-        break;
-      case OFFSET.CMDQ_PROD:
-        this.#doorbell();
-        break;
-      case OFFSET.EVENTQ_BASE:
-      case OFFSET.EVENTQ_BASE + 4:
-        this.#events.rebase();
-        this.#backend.eventQueueChanged();
-        break;
-      case OFFSET.PRIQ_BASE:
-      case OFFSET.PRIQ_BASE + 4:
-        this.#priq.rebase();
-        break;
-      case OFFSET.EVENTQ_PROD:
-      case OFFSET.EVENTQ_PROD & 0xffff:
-        this.#events.truncate();
-        break;
-      case OFFSET.EVENTQ_CONS:
-      case OFFSET.EVENTQ_CONS & 0xffff:
-        this.#lookForRoom();
-        break;
-      case OFFSET.PRIQ_PROD:
-      case OFFSET.PRIQ_PROD & 0xffff:
-        this.#priq.truncate();
-        break;
-      default:
-    }
-  }
-
-  /** 6.3.9: the Update is complete, with all its side effects, when the write returns. CR0ACK still has the old value. */
-  #updateCr0(): void {
-    const value = this.registers[CR0_WORD];
-    const changed = value ^ this.registers[CR0ACK_WORD];
-    this.registers[CR0ACK_WORD] = value;
-    if ((changed & SMMUEN) !== 0) {
-      if ((value & SMMUEN) === 0) this.#translator.smmuDisabled();
-      this.#backend.streamsChanged(0, this.#maxSid);
-    }
-    if ((changed & EVENTQEN) !== 0) {
-      if ((value & EVENTQEN) !== 0) this.#translator.eventQueueWritable();
-      this.#backend.eventQueueChanged();
-    }
-    if ((changed & value & CMDQEN) !== 0) this.#doorbell();
-  }
-
-  #doorbell(): void {
-    if (this.#deferred) return;
-    if (this.#defer === undefined) {
-      // Twice the largest queue: bounded even if a guest inside our process adds commands from an interrupt.
-      this.#commands.run(2 ** (MAX_LOG2_QUEUE_SIZE + 1));
-      return;
-    }
-    if (!this.#commands.run(COMMANDS_PER_DOORBELL)) return;
-    this.#deferred = true;
-    this.#defer();
-  }
-
-  /** The event queue may take records again: tells those who met it full. */
-  #lookForRoom(): void {
-    if (!this.#events.roomAppeared()) return;
-    this.#translator.eventQueueWritable();
-    this.#backend.eventQueueChanged();
+    this.#effects.lookForRoom();
+    this.#effects.doorbell();
   }
 
   /** Records an event of the translator; a lost one shows as overflow, a stalled transaction's is kept by its owner. */
@@ -437,15 +347,14 @@ export class Smmu {
 function accessible(offset: number, size: number): boolean {
   return (
     (size === 4 || size === 8) &&
-    Number.isInteger(offset) &&
-    offset >= 0 &&
-    offset + size <= INTERFACE_SIZE &&
-    offset % size === 0
+    offset >>> 0 === offset &&
+    offset + size <= INTERFACE &&
+    (offset & (size - 1)) === 0
   );
 }
 
 const isQueueBase = (offset: number): boolean =>
-  offset === OFFSET.CMDQ_BASE || offset === OFFSET.EVENTQ_BASE || offset === OFFSET.PRIQ_BASE;
+  offset === CMDQ_BASE || offset === EVENTQ_BASE || offset === PRIQ_BASE;
 
 function isStall(words: Uint32Array): boolean {
   const type = EVENT_RECORD.EventID.get(words);

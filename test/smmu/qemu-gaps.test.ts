@@ -2,7 +2,7 @@
 
 import { describe, expect, it } from 'vitest';
 import { identify, QEMU_LIKE, type IdField } from '../../src/smmu/identification.ts';
-import { COMMANDS_PER_DOORBELL } from '../../src/smmu/smmu.ts';
+import { COMMANDS_PER_DOORBELL } from '../../src/smmu/register-effects.ts';
 import { CMDQ, Device, NSNH_ALL, RAM as RAM32, SYNC, type Command } from '../support/smmu-device.ts';
 import { buildSte } from '../support/tables.ts';
 import { NOWHERE, RAM, Rig, STRTAB } from '../support/translation-rig.ts';
