@@ -2,7 +2,7 @@ import { MEM_OK, type Memory } from '../memory/memory.ts';
 import { EVENT_TYPE } from '../spec/events.ts';
 import { OFFSET, STRTAB_BASE, STRTAB_BASE_CFG, STRTAB_FMT } from '../spec/registers.ts';
 import { L1STD, SPAN_MAX } from '../spec/stream-table.ts';
-import { STE_SIZE, STE_WORDS } from '../spec/ste.ts';
+import { STE, STE_SIZE, STE_WORDS } from '../spec/ste.ts';
 import type { Fault } from './fault.ts';
 import type { Features } from './features.ts';
 import type { WalkObserver } from './walk-observer.ts';
@@ -15,6 +15,7 @@ const ADDR_LO = STRTAB_BASE.ADDR.loMask;
 const ADDR_HI = STRTAB_BASE.ADDR.hiMask;
 /** At bit 0 of its register. */
 const LOG2SIZE_IN_PLACE = STRTAB_BASE_CFG.LOG2SIZE.inPlace;
+const V = STE.V.inPlace;
 const FMT_IN_PLACE = STRTAB_BASE_CFG.FMT.inPlace;
 const FMT_TWO_LEVEL = STRTAB_BASE_CFG.FMT.put(STRTAB_FMT.TwoLevel);
 
@@ -45,6 +46,7 @@ export class StreamTable {
 
   /**
    * Reads the STE of a StreamID.
+   * @param ste receives it; of an STE with V=0 only the first 64 bits
    * @returns 0, C_BAD_STREAMID, or F_STE_FETCH with the address in `fault`
    */
   fetch(sid: number, ste: Uint32Array): number {
@@ -90,7 +92,11 @@ export class StreamTable {
     // An index is below 2^32 and an STE 64 bytes, so this may carry more than once.
     const hi = at <= 0xffff_ffff ? baseHi : (baseHi + Math.floor(at / 0x1_0000_0000)) >>> 0;
     const lo = at >>> 0;
-    if (this.#memory.loadWords(hi, lo, ste, STE_WORDS) !== MEM_OK) return this.#abort(hi, lo);
+    const memory = this.#memory;
+    // Nobody has to know more of an invalid STE. Never read twice: the guest may be writing it.
+    if (memory.loadWords(hi, lo, ste, 2) !== MEM_OK) return this.#abort(hi, lo);
+    const whole = (ste[0] & V) !== 0 || this.observer !== undefined;
+    if (whole && memory.loadWords(hi, lo + 8, ste, STE_WORDS - 2, 2) !== MEM_OK) return this.#abort(hi, lo);
     if (this.observer !== undefined) this.observer.structure('STE', hi, lo, ste);
     return 0;
   }
