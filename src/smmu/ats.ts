@@ -94,7 +94,7 @@ export class Ats {
       // 13.6.5: split-stage answers with the IPA, here the input itself.
       if (contexts.effectiveEATS(context) !== STE_EATS.SplitStage) {
         result.paHi = stage2.paHi;
-        result.paLo = stage2.paLo;
+        result.paLo = stage2.paLo >>> 0;
       }
       grant(result, stage2.permissions >>> shift, transaction, context.INSTCFG);
       return OUTCOME.Ok;
@@ -108,7 +108,7 @@ export class Ats {
     if (status !== 0) return this.#refuse(status, transaction, result);
     let permissions = stage1.permissions >>> shift;
     result.paHi = stage1.outHi;
-    result.paLo = stage1.outLo;
+    result.paLo = stage1.outLo >>> 0;
     result.log2Size = stage1.log2Size;
     if (nested) {
       // 3.13.7: stage 2 is made dirty only where stage 1 lets writes through.
@@ -119,7 +119,7 @@ export class Ats {
       result.log2Size = Math.min(result.log2Size, stage2.log2Size);
       if (contexts.effectiveEATS(context) !== STE_EATS.SplitStage) {
         result.paHi = stage2.paHi;
-        result.paLo = stage2.paLo;
+        result.paLo = stage2.paLo >>> 0;
       }
     }
     grant(result, permissions, transaction, context.INSTCFG);
@@ -197,7 +197,7 @@ export class Ats {
       status = stage2.translate(context.s2, addrHi, addrLo, need, EVENT_CLASS.IN);
       if (status === 0) {
         result.paHi = stage2.paHi;
-        result.paLo = stage2.paLo;
+        result.paLo = stage2.paLo >>> 0;
         result.log2Size = stage2.log2Size;
         return OUTCOME.Ok;
       }

@@ -115,6 +115,7 @@ export class Translator {
    */
   translate(transaction: Transaction, result: Translation): Outcome {
     result.event = 0;
+    this.#stage2.hasTable = false;
     const outcome =
       (this.#registers[CR0_WORD] & SMMUEN) === 0
         ? this.#whileDisabled(transaction, result)
@@ -215,19 +216,20 @@ export class Translator {
       ? this.#override(transaction, context)
       : (transaction.write ? WRITE : transaction.instruction ? EXECUTE : READ) <<
         (transaction.privileged ? TO_PRIVILEGED : 0);
-    let vaHi = transaction.addrHi;
-    const vaLo = transaction.addrLo;
+    // Signed words: passing a larger number to a call may allocate.
+    let vaHi = transaction.addrHi | 0;
+    const vaLo = transaction.addrLo | 0;
     const upper = (vaHi & 0x0080_0000) !== 0;
     if (context.path !== STAGE2 && (upper ? context.s1.upper : context.s1.lower).TBI)
       // 5.4 TBI0: the tag counts as copies of bit 55.
-      vaHi = (upper ? vaHi | 0xff00_0000 : vaHi & 0x00ff_ffff) >>> 0;
+      vaHi = upper ? vaHi | 0xff00_0000 : vaHi & 0x00ff_ffff;
     const tlb = this.#tlb;
     if (context.tlbChanges !== tlb.changes) this.#renewFloors(context);
     const offset = (1 << (upper ? context.upperPage : context.lowerPage)) - 1;
     const page = (vaLo & ~offset) | (upper ? context.upperFlags : context.lowerFlags);
-    let at = tlb.find(vaHi | 0, page, context.tag, context.floor);
+    let at = tlb.find(vaHi, page, context.tag, context.floor);
     if (at < 0 && tlb.hasGlobals && context.path !== STAGE2)
-      at = tlb.find(vaHi | 0, page | GLOBAL, context.globalTag, context.globalFloor);
+      at = tlb.find(vaHi, page | GLOBAL, context.globalTag, context.globalFloor);
     if (at >= 0) {
       const entries = tlb.entries;
       const paLo = entries[at + PA_LO];
@@ -274,7 +276,7 @@ export class Translator {
     const status = stage2.walk(context.s2, addrHi, addrLo, need, IN);
     if (status !== 0) return this.#stop(status, transaction, context, result);
     result.paHi = stage2.paHi;
-    result.paLo = stage2.paLo;
+    result.paLo = stage2.paLo >>> 0;
     result.log2Size = stage2.log2Size;
     return OK;
   }
@@ -288,7 +290,7 @@ export class Translator {
     need: number,
     result: Translation,
   ): Outcome {
-    const vaLo = transaction.addrLo;
+    const vaLo = transaction.addrLo | 0;
     const stage1 = this.#stage1;
     const stage2 = this.#stage2;
     const nested = context.path === NESTED;
@@ -310,13 +312,13 @@ export class Translator {
       paLo = stage2.paLo;
     }
     result.paHi = paHi;
-    result.paLo = paLo;
+    result.paLo = paLo >>> 0;
     result.log2Size = log2Size;
     if (this.#dry) return OK;
     const pageMask = -(1 << (upper ? context.upperPage : context.lowerPage));
     const flags = upper ? context.upperFlags : context.lowerFlags;
     this.#tlb.fill(
-      vaHi | 0,
+      vaHi,
       (vaLo & pageMask) | (stage1.global ? flags | GLOBAL : flags),
       stage1.global ? context.globalTag : context.tag,
       paHi | 0,

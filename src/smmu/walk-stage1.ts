@@ -55,6 +55,7 @@ export function outsideHalf(vaHi: number, vaLo: number, inputBits: number, upper
 /** Translates a VA to a PA, or with stage 2 to an IPA. The output of the last success is in the fields. */
 export class Stage1Walk {
   outHi = 0;
+  /** A signed word, as all low halves are in here: passing a larger number to a call may allocate. */
   outLo = 0;
   log2Size = 0;
   /** PERM bits of the leaf as it is now: writes only if it is dirty already. */
@@ -95,7 +96,7 @@ export class Stage1Walk {
     const stage2 = this.#stage2;
     const observer = this.observer;
     fault.stage1();
-    if (observer !== undefined) observer.stage(1, vaHi, vaLo, IN);
+    if (observer !== undefined) observer.stage(1, vaHi >>> 0, vaLo >>> 0, IN);
     // 7.3.13, 5.4 E0PD0: all three are Translation faults before the first descriptor.
     if (half.EPD || outsideHalf(vaHi, vaLo, table.inputBits, upper)) return EVENT_TYPE.F_TRANSLATION;
     if (half.E0PD && (need & UNPRIVILEGED) !== 0) return EVENT_TYPE.F_TRANSLATION;
@@ -112,7 +113,6 @@ export class Stage1Walk {
       const index = lsb >= 32 ? vaHi >>> (lsb - 32) : (vaLo >>> lsb) | (vaHi << (32 - lsb));
       // Where the descriptor is: an IPA until stage 2 has seen it.
       let atHi = baseHi;
-      // Low halves stay signed words: passing a larger number to a call may allocate.
       let atLo = baseLo | ((index & mask) << 3);
       const ipaHi = atHi;
       const ipaLo = atLo;
@@ -120,7 +120,7 @@ export class Stage1Walk {
         const status = stage2.translate(s2, ipaHi, ipaLo, READ, TT);
         if (status !== 0) return status;
         atHi = stage2.paHi;
-        atLo = stage2.paLo | 0;
+        atLo = stage2.paLo;
       }
       if (memory.load64(atHi, atLo) !== OK) return this.#abort(atHi, atLo);
       let hi = memory.hi;
@@ -130,7 +130,7 @@ export class Stage1Walk {
         hi = swap32(lo);
         lo = word;
       }
-      if (observer !== undefined) observer.descriptor(1, level, atHi, atLo, hi, lo, hierarchy);
+      if (observer !== undefined) observer.descriptor(1, level, atHi, atLo >>> 0, hi, lo, hierarchy);
       if ((lo & 1) === 0) return this.#stop(EVENT_TYPE.F_TRANSLATION);
       const addressHi = descriptorAddressHi(table.highBits, hi, lo);
       if ((lo & 2) !== 0 && level < LAST) {
@@ -189,17 +189,17 @@ export class Stage1Walk {
       if (lsb >= 32) {
         const inside = 2 ** (lsb - 32) - 1;
         this.outHi = (addressHi & ~inside) | (vaHi & inside);
-        this.outLo = vaLo;
+        this.outLo = vaLo | 0;
       } else {
         const inside = (1 << lsb) - 1;
         this.outHi = addressHi;
-        this.outLo = ((lo & granuleMask & ~inside) | (vaLo & inside)) >>> 0;
+        this.outLo = (lo & granuleMask & ~inside) | (vaLo & inside);
       }
       this.log2Size = lsb;
       this.permissions = half.E0PD ? permissions & ~UNPRIVILEGED : permissions;
       // Plain EL2 has no ASIDs: everything is global there.
       this.global = (lo & NG) === 0 && s1.world !== EL2;
-      if (observer !== undefined) observer.leaf(1, this.outHi, this.outLo, this.permissions, lsb);
+      if (observer !== undefined) observer.leaf(1, this.outHi, this.outLo >>> 0, this.permissions, lsb);
       return 0;
     }
   }
@@ -239,7 +239,7 @@ export class Stage1Walk {
       const status = this.#stage2.translate(s2, ipaHi, ipaLo, PERM.UW, EVENT_CLASS.TT);
       if (status !== 0) return status;
       // Stage 2 maps it elsewhere by now: begin again with this descriptor.
-      if (this.#stage2.paHi !== atHi || (this.#stage2.paLo | 0) !== atLo) return -1;
+      if (this.#stage2.paHi !== atHi || this.#stage2.paLo !== atLo) return -1;
     }
     const status = compareExchangeDescriptor(this.#memory, s1.bigEndian, atHi, atLo, hi, lo, hi, newLo);
     if (status === MEM_OK_EXCHANGED) return 0;

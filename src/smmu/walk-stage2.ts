@@ -31,6 +31,7 @@ export const UPDATE_ATTEMPTS = 8;
 /** Translates an IPA. The output of the last success is in the fields. */
 export class Stage2Walk {
   paHi = 0;
+  /** A signed word, as all low halves are in here: passing a larger number to a call may allocate. */
   paLo = 0;
   log2Size = 0;
   /** PERM bits of the leaf as it is now: writes only if it is dirty already. */
@@ -38,6 +39,17 @@ export class Stage2Walk {
   observer: WalkObserver | undefined;
   /** Look only: no TLB, no hardware updates. */
   dry = false;
+  /**
+   * The last table that this transaction went through serves its other walks in the same area: a nested walk asks for
+   * one descriptor after the other. False at the beginning of a transaction, so that nothing of it outlives it.
+   */
+  hasTable = false;
+  /** Address and lowest bit of what the table maps, and where it is. */
+  #areaHi = 0;
+  #areaLo = 0;
+  #areaShift = 0;
+  #tableHi = 0;
+  #tableLo = 0;
   readonly #memory: Memory;
   readonly #features: Features;
   readonly #tlb: Tlb;
@@ -73,7 +85,7 @@ export class Stage2Walk {
       if ((paLo & need) !== 0 && !(s2.PTW && cls !== IN && (paLo & DEVICE) !== 0)) {
         const offset = (1 << log2Page) - 1;
         this.paHi = entries[at + PA_HI];
-        this.paLo = ((paLo & ~offset) | (ipaLo & offset)) >>> 0;
+        this.paLo = (paLo & ~offset) | (ipaLo & offset);
         this.log2Size = entries[at + LOG2_SIZE];
         this.permissions = paLo & 63;
         return 0;
@@ -90,7 +102,7 @@ export class Stage2Walk {
     const observer = this.observer;
     // 7.3.12: the record tells what the access was for; the address asked for goes with all four faults.
     fault.stage2(cls, ipaHi, ipaLo, cls === TT && (need & WRITES) !== 0);
-    if (observer !== undefined) observer.stage(2, ipaHi, ipaLo, cls);
+    if (observer !== undefined) observer.stage(2, ipaHi, ipaLo >>> 0, cls);
     // 3.4: beyond what S2T0SZ maps.
     if (beyond(ipaHi, ipaLo, table.inputBits)) return EVENT_TYPE.F_TRANSLATION;
     const outputShift = table.outputBits - 32;
@@ -101,9 +113,15 @@ export class Stage2Walk {
     let level = table.startLevel;
     let lsb = table.log2Granule + (LAST - level) * table.stride;
     let attempts = UPDATE_ATTEMPTS;
+    if (this.hasTable && ipaHi === this.#areaHi && (ipaLo ^ this.#areaLo) >>> this.#areaShift === 0) {
+      baseHi = this.#tableHi;
+      baseLo = this.#tableLo;
+      mask = (1 << table.stride) - 1;
+      level = LAST;
+      lsb = table.log2Granule;
+    }
     for (;;) {
       const index = lsb >= 32 ? ipaHi >>> (lsb - 32) : (ipaLo >>> lsb) | (ipaHi << (32 - lsb));
-      // Low halves stay signed words: passing a larger number to a call may allocate.
       const atLo = baseLo | ((index & mask) << 3);
       if (memory.load64(baseHi, atLo) !== OK) {
         fault.fetch(baseHi, atLo);
@@ -116,7 +134,7 @@ export class Stage2Walk {
         hi = swap32(lo);
         lo = word;
       }
-      if (observer !== undefined) observer.descriptor(2, level, baseHi, atLo, hi, lo, 0);
+      if (observer !== undefined) observer.descriptor(2, level, baseHi, atLo >>> 0, hi, lo, 0);
       if ((lo & 1) === 0) return EVENT_TYPE.F_TRANSLATION;
       const addressHi = descriptorAddressHi(table.highBits, hi, lo);
       if ((lo & 2) !== 0 && level < LAST) {
@@ -136,6 +154,14 @@ export class Stage2Walk {
         level += 1;
         lsb -= table.stride;
         mask = (1 << table.stride) - 1;
+        if (level === LAST && !this.dry) {
+          this.hasTable = true;
+          this.#areaHi = ipaHi;
+          this.#areaLo = ipaLo | 0;
+          this.#areaShift = lsb + table.stride;
+          this.#tableHi = baseHi;
+          this.#tableLo = baseLo;
+        }
         continue;
       }
       // A block where there are none, or a page without bit 1, is reserved: as good as invalid.
@@ -192,15 +218,15 @@ export class Stage2Walk {
     if (lsb >= 32) {
       const inside = 2 ** (lsb - 32) - 1;
       this.paHi = (addressHi & ~inside) | (ipaHi & inside);
-      this.paLo = ipaLo;
+      this.paLo = ipaLo | 0;
     } else {
       const inside = (1 << lsb) - 1;
       this.paHi = addressHi;
-      this.paLo = ((addressLo & ~inside) | (ipaLo & inside)) >>> 0;
+      this.paLo = (addressLo & ~inside) | (ipaLo & inside);
     }
     this.log2Size = lsb;
     this.permissions = permissionsDevice & 63;
-    if (this.observer !== undefined) this.observer.leaf(2, this.paHi, this.paLo, this.permissions, lsb);
+    if (this.observer !== undefined) this.observer.leaf(2, this.paHi, this.paLo >>> 0, this.permissions, lsb);
     if (this.dry) return;
     const log2Page = s2.table.log2Granule;
     const pageMask = -(1 << log2Page);
