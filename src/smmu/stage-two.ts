@@ -61,7 +61,7 @@ export class StageTwo {
       stage2StartLevel(log2Granule, stage2Sl(ste, log2Granule, DS), DS, features.STT)!,
       // 5.2 S2TTB: bits [55:52] belong to 128-bit descriptors only.
       STE.S2TTB.getHi(ste) & 0xf_ffff,
-      STE.S2TTB.getLo(ste),
+      STE.S2TTB.getLo(ste) | 0,
       features.outputBits(STE.S2PS.get(ste)),
       DS,
       features.oasBits,

@@ -19,8 +19,11 @@ const V = STE.V.inPlace;
 const FMT_IN_PLACE = STRTAB_BASE_CFG.FMT.inPlace;
 const FMT_TWO_LEVEL = STRTAB_BASE_CFG.FMT.put(STRTAB_FMT.TwoLevel);
 
-/** Clears bits [bit:0] of the low half of an address; bit 0..63, with {@link alignHi}. */
-const alignLo = (lo: number, bit: number): number => (bit >= 31 ? 0 : (lo & (-2 << bit)) >>> 0);
+/**
+ * Clears bits [bit:0] of the low half of an address; bit 0..63, with {@link alignHi}. The result is a signed word, as low
+ * halves are in here: passing a larger number to a call may allocate.
+ */
+const alignLo = (lo: number, bit: number): number => (bit >= 31 ? 0 : lo & (-2 << bit));
 const alignHi = (hi: number, bit: number): number =>
   bit < 32 ? hi : bit >= 63 ? 0 : (hi & (-2 << (bit - 32))) >>> 0;
 
@@ -57,7 +60,7 @@ export class StreamTable {
     // 6.3.25: the size is capped here and for the index, but not for the alignment below (6.3.24).
     if (size < 32 && sid >>> size !== 0) return EVENT_TYPE.C_BAD_STREAMID;
     const baseHi = registers[BASE_LO + 1] & ADDR_HI & this.#oasMaskHi;
-    const baseLo = (registers[BASE_LO] & ADDR_LO) >>> 0;
+    const baseLo = registers[BASE_LO] & ADDR_LO;
     if (!this.#twoLevel || (cfg & FMT_IN_PLACE) !== FMT_TWO_LEVEL)
       return this.#read(alignHi(baseHi, LOG2SIZE + 5), alignLo(baseLo, LOG2SIZE + 5), sid, ste);
     let SPLIT = STRTAB_BASE_CFG.SPLIT.of(cfg);
@@ -67,12 +70,12 @@ export class StreamTable {
     const atHi = alignHi(baseHi, align);
     const atLo = alignLo(baseLo, align);
     const index = size > SPLIT ? sid >>> SPLIT : 0;
-    const at = atLo + index * 8;
-    const l1Hi = (atHi + (at > 0xffff_ffff ? 1 : 0)) >>> 0;
-    const l1Lo = at >>> 0;
+    const at = (atLo >>> 0) + index * 8;
+    const l1Hi = at > 0xffff_ffff ? atHi + 1 : atHi;
+    const l1Lo = at | 0;
     const l1std = this.#l1std;
     if (this.#memory.loadWords(l1Hi, l1Lo, l1std, 2) !== MEM_OK) return this.#abort(l1Hi, l1Lo);
-    if (this.observer !== undefined) this.observer.structure('L1STD', l1Hi, l1Lo, l1std);
+    if (this.observer !== undefined) this.observer.structure('L1STD', l1Hi, l1Lo >>> 0, l1std);
     const Span = L1STD.Span.get(l1std);
     // 5.1.1, 7.3.3: nothing there, a reserved size, more than the split allows, or beyond its end.
     if (Span === 0 || Span > SPAN_MAX || Span > SPLIT + 1) return EVENT_TYPE.C_BAD_STREAMID;
@@ -88,16 +91,16 @@ export class StreamTable {
   }
 
   #read(baseHi: number, baseLo: number, index: number, ste: Uint32Array): number {
-    const at = baseLo + index * STE_SIZE;
+    const at = (baseLo >>> 0) + index * STE_SIZE;
     // An index is below 2^32 and an STE 64 bytes, so this may carry more than once.
     const hi = at <= 0xffff_ffff ? baseHi : (baseHi + Math.floor(at / 0x1_0000_0000)) >>> 0;
-    const lo = at >>> 0;
+    const lo = at | 0;
     const memory = this.#memory;
     // Nobody has to know more of an invalid STE. Never read twice: the guest may be writing it.
     if (memory.loadWords(hi, lo, ste, 2) !== MEM_OK) return this.#abort(hi, lo);
     const whole = (ste[0] & V) !== 0 || this.observer !== undefined;
     if (whole && memory.loadWords(hi, lo + 8, ste, STE_WORDS - 2, 2) !== MEM_OK) return this.#abort(hi, lo);
-    if (this.observer !== undefined) this.observer.structure('STE', hi, lo, ste);
+    if (this.observer !== undefined) this.observer.structure('STE', hi, lo >>> 0, ste);
     return 0;
   }
 

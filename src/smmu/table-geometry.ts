@@ -16,6 +16,7 @@ export const firstLevel = (log2Granule: number, inputBits: number): number =>
 export class TableGeometry {
   /** Table base, aligned as the architecture aligns it. */
   ttbHi = 0;
+  /** A signed word. */
   ttbLo = 0;
   log2Granule = 12;
   stride = 9;
@@ -61,7 +62,7 @@ export class TableGeometry {
     // A first table is aligned to its own size, and to 64 bytes at least where its address may have 52 bits.
     const log2Align = Math.max(firstBits + 3, outputBits >= 52 ? 6 : 0);
     this.ttbHi = ttbHi;
-    this.ttbLo = (ttbLo & -(1 << log2Align)) >>> 0;
+    this.ttbLo = ttbLo & -(1 << log2Align);
     // Blocks of 512 GB and 64 GB need DS, of 4 TB a PA size of 52 bits.
     if (log2Granule === 12) this.firstBlockLevel = DS ? 0 : 1;
     else if (log2Granule === 14) this.firstBlockLevel = DS ? 1 : 2;

@@ -103,7 +103,7 @@ export class Stage1Walk {
     const outputShift = table.outputBits - 32;
     const granuleMask = -(1 << table.log2Granule);
     let baseHi = table.ttbHi;
-    let baseLo = table.ttbLo | 0;
+    let baseLo = table.ttbLo;
     let mask = table.firstMask;
     let level = table.startLevel;
     let lsb = table.log2Granule + (LAST - level) * table.stride;
