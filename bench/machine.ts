@@ -29,6 +29,12 @@ export type Stages = 's1' | 's2' | 'nested' | 'bypass';
 /** StreamIDs; all others have V=0. */
 export const STREAM = { s1: 1, s2: 2, nested: 3, bypass: 4 } as const;
 
+export interface BenchOptions {
+  readonly ids?: IdRegisters;
+  /** As of {@link Smmu}. */
+  readonly log2TlbEntries?: number | undefined;
+}
+
 export class BenchMachine {
   readonly memory = new Memory();
   readonly smmu: Smmu;
@@ -42,9 +48,11 @@ export class BenchMachine {
   #prod = 0;
 
   /** @param pages 4 KB pages that each stream maps */
-  constructor(pages: number, ids: IdRegisters = QEMU_LIKE) {
-    this.memory.addRam(0, RAM, new Uint8Array(RAM_SIZE));
-    this.smmu = new Smmu({ ids, memory: this.memory, interrupts: { raise() {}, writeMsi: () => true } });
+  constructor(pages: number, { ids = QEMU_LIKE, log2TlbEntries }: BenchOptions = {}) {
+    const { memory } = this;
+    memory.addRam(0, RAM, new Uint8Array(RAM_SIZE));
+    const interrupts = { raise() {}, writeMsi: () => true };
+    this.smmu = new Smmu({ ids, memory, interrupts, log2TlbEntries });
     this.#strtab = this.take(64 << 8);
     this.#commands = Number(this.take(16 * COMMANDS));
     const events = this.take(32 * EVENTS);

@@ -96,7 +96,9 @@ function command(name: string, words: Command, entries: number): Row {
     name: `${name}@${entries}`,
     operations: 2048,
     prepare() {
-      const machine = new BenchMachine(Math.max(entries, 16));
+      // More than the default holds want a larger TLB.
+      const log2TlbEntries = entries > PAGES ? Math.log2(entries) + 1 : undefined;
+      const machine = new BenchMachine(Math.max(entries, 16), { log2TlbEntries });
       const { smmu, transaction, result } = machine;
       const fill = (): void => {
         for (let i = 0; i < entries; i++) {
@@ -157,7 +159,7 @@ function contexts(name: string, substreams: boolean): Row {
     name,
     operations: BATCH,
     prepare() {
-      const machine = new BenchMachine(64, identify(QEMU_LIKE, { SSIDSIZE: 8, CD2L: 1 }));
+      const machine = new BenchMachine(64, { ids: identify(QEMU_LIKE, { SSIDSIZE: 8, CD2L: 1 }) });
       const { smmu, transaction, result } = machine;
       const cds = machine.take(64 * 16);
       for (let i = 0; i < 16; i++) {
@@ -194,9 +196,7 @@ export const ROWS: readonly Row[] = [
     invalidatedAll(stages),
     invalidatedEach(stages),
   ]),
-  ...[0, 64, 65536].flatMap((entries) =>
-    COMMANDS.map(([name, words]) => command(name, words, Math.min(entries, 8192))),
-  ),
+  ...[0, 64, 65536].flatMap((entries) => COMMANDS.map(([name, words]) => command(name, words, entries))),
   events('event_s1', STREAM.s1),
   events('event_s2', STREAM.s2),
   events('event_nested', STREAM.nested),
