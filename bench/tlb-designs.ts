@@ -12,7 +12,7 @@ export interface TlbDesign {
 
 const FLAGS = tlbFlags(TLB_KIND.Stage1, 12, false);
 
-/** src/smmu/tlb.ts: two ways, never searched. */
+/** src/smmu/tlb.ts: four ways, never searched. */
 class InUse implements TlbDesign {
   readonly #tlb: Tlb;
 
@@ -127,10 +127,10 @@ class HashMap<Key> implements TlbDesign {
 
 /** By name; the first is the one in use. Each makes a TLB of 2^log2Entries. */
 export const TLB_DESIGNS: Readonly<Record<string, (log2Entries: number) => TlbDesign>> = {
-  'two ways, in use': (log2) => new InUse(log2),
+  'four ways, in use': (log2) => new InUse(log2),
   'direct-mapped': (log2) => new SetAssociative(log2, 1),
-  'two ways, bare': (log2) => new SetAssociative(log2, 2),
-  'four ways': (log2) => new SetAssociative(log2, 4),
+  'two ways': (log2) => new SetAssociative(log2, 2),
+  'four ways, bare': (log2) => new SetAssociative(log2, 4),
   'eight ways': (log2) => new SetAssociative(log2, 8),
   'Map of numbers': (log2) => new HashMap(log2, (page, asid) => asid * 2 ** 32 + (page >>> 0)),
   'Map of text': (log2) => new HashMap(log2, (page, asid) => `${asid} ${page}`),

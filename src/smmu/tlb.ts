@@ -27,6 +27,8 @@ export const TLB_LOG2_SIZE = 6;
 /** Slot of the time of invalidation of the leaf that this is a piece of; 0, which never has one, if it is not. */
 const BLOCK = 7;
 const ENTRY_WORDS = 8;
+const WAYS = 4;
+const SET_WORDS = WAYS * ENTRY_WORDS;
 
 /** In the low bits of TLB_PA_LO: stage 2 maps this as Device memory. */
 export const TLB_DEVICE = 1 << 6;
@@ -95,13 +97,13 @@ export class Tlb {
   readonly #timeMax: number;
 
   /**
-   * @param log2Entries 4..20; two ways a set
+   * @param log2Entries 4..20
    * @param timeMax invalidations after which it starts from empty; below 2^31
    */
   constructor(log2Entries: number, timeMax = TIME_MAX) {
     this.#timeMax = timeMax;
     this.entries = new Int32Array(ENTRY_WORDS << log2Entries);
-    this.#sets = (1 << (log2Entries - 1)) - 1;
+    this.#sets = (1 << log2Entries) / WAYS - 1;
   }
 
   /** Drops everything. */
@@ -145,7 +147,7 @@ export class Tlb {
     // Neighbouring pages share no set and lie side by side; regimes and the upper address bits are scattered.
     const page = vaLoFlags >>> 12;
     const scatter = Math.imul(tag, 0x9e37_79b1) + Math.imul(vaHi, 0x85eb_ca6b) + (vaLoFlags & 0xfff);
-    return ((page ^ (page >>> 13) ^ (scatter >>> 12)) & this.#sets) * (2 * ENTRY_WORDS);
+    return ((page ^ (page >>> 13) ^ (scatter >>> 12)) & this.#sets) * SET_WORDS;
   }
 
   /**
@@ -157,10 +159,17 @@ export class Tlb {
   find(vaHi: number, vaLoFlags: number, tag: number, floor: number): number {
     const entries = this.entries;
     let at = this.#set(vaHi, vaLoFlags, tag);
+    // The newest is mostly the one: on its own it costs less than as the first turn of a loop.
     if (entries[at + VA_LO] !== vaLoFlags || entries[at + TAG] !== tag || entries[at + VA_HI] !== vaHi) {
-      at += ENTRY_WORDS;
-      if (entries[at + VA_LO] !== vaLoFlags || entries[at + TAG] !== tag || entries[at + VA_HI] !== vaHi)
-        return -1;
+      const end = at + SET_WORDS;
+      do {
+        at += ENTRY_WORDS;
+        if (at === end) return -1;
+      } while (
+        entries[at + VA_LO] !== vaLoFlags ||
+        entries[at + TAG] !== tag ||
+        entries[at + VA_HI] !== vaHi
+      );
     }
     const stamp = entries[at + STAMP];
     return stamp >= floor && stamp >= this.#blockTimes[entries[at + BLOCK]] ? at : -1;
@@ -196,7 +205,7 @@ export class Tlb {
     if ((vaLoFlags & TLB_GLOBAL) !== 0) this.hasGlobals = true;
     const at = this.#set(vaHi, vaLoFlags, tag);
     if (entries[at + VA_LO] !== vaLoFlags || entries[at + TAG] !== tag || entries[at + VA_HI] !== vaHi)
-      entries.copyWithin(at + ENTRY_WORDS, at, at + ENTRY_WORDS);
+      entries.copyWithin(at + ENTRY_WORDS, at, at + SET_WORDS - ENTRY_WORDS);
     entries[at + VA_HI] = vaHi;
     entries[at + VA_LO] = vaLoFlags;
     entries[at + TAG] = tag;
@@ -364,12 +373,10 @@ export class Tlb {
 
   #drop(vaHi: number, vaLoFlags: number, tag: number): void {
     const entries = this.entries;
-    const at = this.#set(vaHi, vaLoFlags, tag);
-    if (entries[at + VA_LO] === vaLoFlags && entries[at + TAG] === tag && entries[at + VA_HI] === vaHi)
-      entries[at + VA_LO] = 0;
-    const next = at + ENTRY_WORDS;
-    if (entries[next + VA_LO] === vaLoFlags && entries[next + TAG] === tag && entries[next + VA_HI] === vaHi)
-      entries[next + VA_LO] = 0;
+    let at = this.#set(vaHi, vaLoFlags, tag);
+    for (const end = at + SET_WORDS; at < end; at += ENTRY_WORDS)
+      if (entries[at + VA_LO] === vaLoFlags && entries[at + TAG] === tag && entries[at + VA_HI] === vaHi)
+        entries[at + VA_LO] = 0;
   }
 
   #invalidateBlocks(
