@@ -271,8 +271,8 @@ export class Accelerator implements StreamBackend {
     return this.#actual.streams.get(name)?.vfio;
   }
 
-  /** Delivered events by StreamID. */
-  get eventsBySid(): ReadonlyMap<number, number> {
+  /** What became of events, by StreamID. */
+  get eventsBySid(): EventBridge['bySid'] {
     return this.#bridge.bySid;
   }
 
@@ -308,6 +308,7 @@ export class Accelerator implements StreamBackend {
     return describeState(this.#actual, this.#desired, {
       eventqEnabled: this.#smmu?.eventqEnabled ?? false,
       paused: this.#bridge.paused,
+      backlog: this.#bridge.backlog,
       queue: this.#queue,
       events: this.#bridge.counters,
       invalidations: this.#invalidator.counters,

@@ -53,6 +53,8 @@ export interface QueueReader {
   open(veventq: Veventq): void;
   /** Stops reading; counts what is left as discarded. The descriptor is closed afterwards. */
   close(): void;
+  /** So many devices have their events in the vEVENTQ. */
+  share(devices: number): void;
 }
 
 /** What a failure concerns: what all streams need, one of the shared parts, or `device` and its name. */

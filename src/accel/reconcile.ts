@@ -33,6 +33,7 @@ export function reconcile(actual: Actual, desired: Desired): void {
   for (const stream of actual.streams.values()) streams.push([stream, wanted.get(stream.name)!]);
   settleVsids(actual, streams);
   if (desired.veventq !== undefined && actual.queue === undefined) openQueue(actual, desired.veventq);
+  actual.reader.share(streams.length);
 
   // Streams that lose their translation go first: the flush must find nobody who could fill the caches again.
   for (const [stream, want] of streams) {

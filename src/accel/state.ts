@@ -3,7 +3,7 @@
 import type { HostError } from '../iommufd/errors.ts';
 import type { Actual, Concern } from './actual.ts';
 import type { Desired, Target } from './desired.ts';
-import type { EventCounters } from './event-bridge.ts';
+import type { EventCounters } from './event-counters.ts';
 import type { InvalidationCounters } from './invalidation.ts';
 import type { QueueReport } from './report.ts';
 
@@ -27,10 +27,19 @@ export interface DeviceState {
   readonly failure: HostError | undefined;
 }
 
+export interface VeventqState {
+  readonly id: number;
+  readonly depth: number;
+  /** Nothing is read: the guest has no room, and no other device suffers from it. */
+  readonly paused: boolean;
+  /** Records that were read, and that the guest has no room for. */
+  readonly backlog: number;
+}
+
 export interface AcceleratorState {
   readonly eventqEnabled: boolean;
   readonly viommu: number | undefined;
-  readonly veventq: { readonly id: number; readonly depth: number; readonly paused: boolean } | undefined;
+  readonly veventq: VeventqState | undefined;
   /** What last became of the vEVENTQ, and why. */
   readonly queue: QueueReport;
   readonly devices: readonly DeviceState[];
@@ -46,6 +55,7 @@ const effect = ({ kind }: Target): Attached => (kind === 'tripwire' ? 'abort' : 
 export interface Besides {
   readonly eventqEnabled: boolean;
   readonly paused: boolean;
+  readonly backlog: number;
   readonly queue: QueueReport;
   readonly events: Readonly<EventCounters>;
   readonly invalidations: Readonly<InvalidationCounters>;
@@ -57,7 +67,12 @@ export function describeState(actual: Actual, desired: Desired, besides: Besides
   return {
     eventqEnabled: besides.eventqEnabled,
     viommu: actual.viommu?.id,
-    veventq: queue && { id: queue.veventq.id, depth: queue.veventq.depth, paused: besides.paused },
+    veventq: queue && {
+      id: queue.veventq.id,
+      depth: queue.veventq.depth,
+      paused: besides.paused,
+      backlog: besides.backlog,
+    },
     queue: besides.queue,
     devices: desired.streams.map(({ name, target, why, event }) => {
       const stream = actual.streams.get(name);

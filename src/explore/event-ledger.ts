@@ -3,7 +3,7 @@
  * later, or counted as lost; and the guest gets nothing else.
  */
 
-import type { EventCounters } from '../accel/event-bridge.ts';
+import type { EventCounters } from '../accel/event-counters.ts';
 import type { GuestEvent } from '../guest/event.ts';
 import type { Problem } from './problem.ts';
 
@@ -25,10 +25,14 @@ export class EventLedger {
     this.#faults += 1;
   }
 
-  /** The life of the vEVENTQ ended: what is not in the guest's queue now must never be. */
-  close(counters: Readonly<EventCounters>): void {
+  /**
+   * The life of the vEVENTQ ended: what is not in the guest's queue now must never be.
+   * @param listens the guest's queue goes on: it hears of what was lost.
+   */
+  close(counters: Readonly<EventCounters>, listens: boolean): void {
     this.#open.clear();
-    this.#losses = counters.lostInHost;
+    if (listens) this.#mark(counters);
+    this.#losses = lossesOf(counters);
   }
 
   /** The guest took some of its events, the oldest. @param acknowledged an overflow, if there was one. */
@@ -66,17 +70,16 @@ export class EventLedger {
    */
   check(counters: Readonly<EventCounters>, overflow: boolean, quiet: boolean): Problem | undefined {
     const problem = (text: string): Problem => ({ invariant: 'events', text });
-    const { lostInHost, discarded, refused, malformed, readErrors, delivered } = counters;
+    const { refused, malformed, readErrors, delivered } = counters;
     if (malformed > 0 || readErrors > 0) return problem('Reading the vEVENTQ went wrong.');
     if (refused > 0) return problem('An event reached a guest that could not take it.');
     if (delivered !== this.#delivered)
       return problem(`${delivered} events count as delivered, and ${this.#delivered} came to the guest.`);
-    const known = this.#delivered + lostInHost + discarded;
+    const known = this.#delivered + lossesOf(counters);
     if (known > this.#faults) return problem(`Of ${this.#faults} faults, ${known} are accounted for.`);
     if (quiet && known < this.#faults)
       return problem(`Of ${this.#faults} faults, only ${known} were delivered or counted as lost.`);
-    if (lostInHost > this.#losses) this.#overflow = true;
-    this.#losses = lostInHost;
+    this.#mark(counters);
     if (this.#overflow && !overflow)
       return problem('Events were lost, and the guest does not see its queue overflow.');
     if (!this.#overflow && overflow)
@@ -84,13 +87,23 @@ export class EventLedger {
     return undefined;
   }
 
+  /** A loss that is new has to show. */
+  #mark(counters: Readonly<EventCounters>): void {
+    const losses = lossesOf(counters);
+    if (losses > this.#losses) this.#overflow = true;
+    this.#losses = losses;
+  }
+
   /** Everything that the future depends on. */
   text(counters: Readonly<EventCounters>): string {
     const open = [...this.#open].filter(([, count]) => count > 0).map(([key, count]) => `${key}${count}`);
-    const under = this.#faults - this.#delivered - counters.lostInHost - counters.discarded;
+    const under = this.#faults - this.#delivered - lossesOf(counters);
     return `${open.sort().join()}/${under}/${this.#seen}/${Number(this.#overflow)}`;
   }
 }
+
+const lossesOf = ({ lostInHost, crowdedOut, discarded }: Readonly<EventCounters>): number =>
+  lostInHost + crowdedOut + discarded;
 
 const keyOf = (type: string, sid: number, iova: bigint): string =>
   `${type} of StreamID ${sid} at 0x${iova.toString(16)}`;

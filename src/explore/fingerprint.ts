@@ -39,7 +39,7 @@ export function stateText(world: World): string {
       .join(),
   );
   parts.push(`${Number(world.overflow)}${Number(world.interrupted)}`);
-  parts.push(`${viommu !== undefined}${veventq?.depth}${veventq?.paused}`);
+  parts.push(`${viommu !== undefined}${veventq?.depth}${veventq?.paused}${veventq?.backlog}`);
   for (const { name, vsid, attached, wanted, event, reported, why } of devices)
     parts.push(`${name}${vsid}${attached}${wanted}${event}${reported}${why}`);
   for (const [concern, { code }] of failures) parts.push(`${concern}${code}`);

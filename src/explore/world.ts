@@ -139,7 +139,7 @@ export class World {
     }
     if (kernel.failed > 0) this.everFailed = true;
     const { events } = this.machine.state;
-    if (wanted && !this.#wantsQueue) ledger.close(events);
+    if (wanted && !this.#wantsQueue) ledger.close(events, this.model.eventqEnabled);
     // What could not be destroyed keeps what it is made of, and its place. Both end when it is tried again.
     if (this.everFailed)
       kernel.refusals = kernel.refusals.filter((refusal) => !/: (EBUSY|EEXIST)$/.test(refusal));

@@ -38,22 +38,36 @@ export function metricsOf({ accelerator, state }: Machine): Metric[] {
     Object.entries(causes).map(([cause, value]) => ({ labels: { cause }, value }));
   const nameOf = (sid: number): string =>
     devices.find(({ vsid }) => vsid === sid)?.name ?? `0x${sid.toString(16)}`;
+  const ofDevices = [...accelerator.eventsBySid].map(([sid, counters]) => [nameOf(sid), counters] as const);
   return [
     counter('events_delivered', 'Event records written to the guest.', one(events.delivered)),
     counter(
       'events_delivered_by_device',
       'The same by device.',
-      [...accelerator.eventsBySid].map(([sid, value]) => ({ labels: { device: nameOf(sid) }, value })),
+      ofDevices.map(([device, { delivered }]) => ({ labels: { device }, value: delivered })),
     ),
     counter(
       'events_lost',
       'Events that the guest did not get, by cause.',
       byCause({
         host_queue_full: events.lostInHost,
+        crowded_out: events.crowdedOut,
         guest_refused: events.refused,
         queue_closed: events.discarded,
         malformed_bytes: events.malformed,
       }),
+    ),
+    counter(
+      'events_lost_by_device',
+      "The same by device; what nobody can tell whose it was is the vIOMMU's.",
+      [
+        { labels: { device: 'vIOMMU', cause: 'host_queue_full' }, value: events.lostInHost },
+        ...ofDevices.flatMap(([device, { crowdedOut, refused, discarded }]) =>
+          byCause({ crowded_out: crowdedOut, guest_refused: refused, queue_closed: discarded }).map(
+            ({ labels, value }) => ({ labels: { device, ...labels }, value }),
+          ),
+        ),
+      ],
     ),
     counter('event_read_errors', 'Reads of the vEVENTQ that failed.', one(events.readErrors)),
     counter('invalidations_sent', 'Invalidation commands that went to the host.', one(invalidations.sent)),
@@ -89,6 +103,12 @@ export function metricsOf({ accelerator, state }: Machine): Metric[] {
       help: 'Records that the vEVENTQ holds; 0 if there is none.',
       type: 'gauge',
       samples: one(state.veventq?.depth ?? 0),
+    },
+    {
+      name: 'vsmmu_events_waiting',
+      help: "Events of devices that share the vEVENTQ, read, for which the guest's queue has no room.",
+      type: 'gauge',
+      samples: one(state.veventq?.backlog ?? 0),
     },
   ];
 }

@@ -6,6 +6,10 @@ import { bytes, event, lost, VeventqKernel } from '../support/veventq-kernel.ts'
 /** A guest queue of some size that notes what it gets; losses are noted as 'LOST'. */
 class Guest implements EventSink {
   readonly log: (number | 'LOST')[] = [];
+  /** The addresses among them. */
+  get records(): number[] {
+    return this.log.filter((entry) => entry !== 'LOST');
+  }
   room: number;
   /** Answers in place of Queued, in turn. */
   readonly answers: EventStatus[] = [];
@@ -179,7 +183,9 @@ describe('closing', () => {
     kernel.reads.push(bytes(event(0), event(1)), bytes(event(2), lost(5)));
     bridge.close();
     expect(kernel.callback).toBeUndefined();
-    expect(guest.log).toEqual([]);
+    // A guest that still listens hears of it.
+    expect(guest.log).toContain('LOST');
+    expect(guest.records).toEqual([]);
     expect(bridge.counters).toMatchObject({ delivered: 0, discarded: 3, lostInHost: 3 });
   });
   it('reads a bounded number of times, even if the queue is refilled meanwhile', () => {
@@ -192,7 +198,7 @@ describe('closing', () => {
     const { guest, bridge, turn, kernel } = setUp();
     guest.onRecord = () => bridge.close();
     turn(bytes(event(0), event(1), event(2)));
-    expect(guest.log).toEqual([0]);
+    expect(guest.log).toEqual([0, 'LOST']);
     expect(bridge.counters).toMatchObject({ delivered: 1, discarded: 2 });
     expect(kernel.callback).toBeUndefined();
   });
@@ -205,15 +211,27 @@ describe('closing', () => {
     };
     turn(bytes(event(0), event(1)));
     turn(bytes(event(0)));
-    expect(guest.log).toEqual([0, 0]);
+    expect(guest.records).toEqual([0, 0]);
     expect(bridge.counters.lostInHost).toBe(0);
   });
-  it('events are counted by StreamID', () => {
-    const { bridge, turn } = setUp();
-    turn(bytes(event(0, 8), event(1, 9), event(2, 8)));
+  it('events are counted by StreamID, whatever becomes of them', () => {
+    const { guest, bridge, kernel, turn } = setUp();
+    guest.answers.push(EVENT.Queued, EVENT.Queued, EVENT.Queued, EVENT.Disabled, EVENT.Aborted);
+    turn(bytes(event(0, 8), event(1, 9), event(2, 8), event(3, 9), event(4, 10)));
+    kernel.reads.push(bytes(event(5, 8), event(6, 8)));
+    bridge.close();
+    const none = { delivered: 0, crowdedOut: 0, refused: 0, discarded: 0 };
     expect([...bridge.bySid]).toEqual([
-      [8, 2],
-      [9, 1],
+      [8, { ...none, delivered: 2, discarded: 2 }],
+      [9, { ...none, delivered: 1, refused: 1 }],
+      [10, { ...none, refused: 1 }],
     ]);
+  });
+  it('a record keeps its StreamID in the counts, whatever its delivery sets off', () => {
+    const { guest, bridge, turn } = setUp();
+    guest.onRecord = () => bridge.close();
+    turn(bytes(event(0, 8), event(1, 9)));
+    expect(bridge.bySid.get(8)).toMatchObject({ delivered: 1, discarded: 0 });
+    expect(bridge.bySid.get(9)).toMatchObject({ delivered: 0, discarded: 1 });
   });
 });

@@ -86,7 +86,15 @@ describe('what a guest may see', () => {
 });
 
 describe('the ledger', () => {
-  const none = { delivered: 0, lostInHost: 0, refused: 0, discarded: 0, malformed: 0, readErrors: 0 };
+  const none = {
+    delivered: 0,
+    crowdedOut: 0,
+    refused: 0,
+    discarded: 0,
+    lostInHost: 0,
+    malformed: 0,
+    readErrors: 0,
+  };
   const event = { name: 'F_TRANSLATION', sid: SID, iova: 0x1000n } as GuestEvent;
 
   it('knows an event that nothing caused, or that came twice', () => {
@@ -102,7 +110,7 @@ describe('the ledger', () => {
   it('knows an event of an earlier life of the queue', () => {
     const ledger = new EventLedger();
     ledger.fault('F_TRANSLATION', SID, 0x1000n);
-    ledger.close(none);
+    ledger.close(none, false);
     expect(ledger.look([event])?.invariant).toBe('events');
   });
 
@@ -111,7 +119,26 @@ describe('the ledger', () => {
     ledger.fault('F_TRANSLATION', SID, 0x1000n);
     expect(ledger.check(none, false, false)).toBeUndefined();
     expect(ledger.check(none, false, true)?.invariant).toBe('events');
+    ledger.close({ ...none, discarded: 1 }, false);
     expect(ledger.check({ ...none, discarded: 1 }, false, true)).toBeUndefined();
+  });
+
+  it.each(['lostInHost', 'crowdedOut', 'discarded'] as const)('wants an overflow for what is %s', (cause) => {
+    const ledger = new EventLedger();
+    ledger.fault('F_TRANSLATION', SID, 0x1000n);
+    expect(ledger.check({ ...none, [cause]: 1 }, false, true)?.invariant).toBe('events');
+    expect(ledger.check({ ...none, [cause]: 1 }, true, true)).toBeUndefined();
+  });
+
+  it('wants one for what was discarded under a guest that listens, and none where it turned its queue off', () => {
+    const counters = { ...none, discarded: 1 };
+    for (const listens of [true, false]) {
+      const ledger = new EventLedger();
+      ledger.fault('F_TRANSLATION', SID, 0x1000n);
+      ledger.close(counters, listens);
+      expect(ledger.check(counters, listens, true)).toBeUndefined();
+      expect(ledger.check(counters, !listens, true)?.invariant).toBe('events');
+    }
   });
 
   it('wants an overflow for a loss, and for nothing else', () => {

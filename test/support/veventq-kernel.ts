@@ -1,6 +1,9 @@
 /** A Kernel that has nothing but one readable descriptor: what the event bridge sees of a host. */
 
 import type { Kernel, Watch } from '../../src/iommufd/kernel.ts';
+import { Veventq as SimVeventq } from '../../src/host/sim/iommufd/veventq.ts';
+import type { Viommu } from '../../src/host/sim/iommufd/viommu.ts';
+import { bytesSink } from '../../src/host/sim/user-space.ts';
 import { Iommufd } from '../../src/iommufd/iommufd.ts';
 import { Veventq } from '../../src/iommufd/veventq.ts';
 
@@ -56,6 +59,36 @@ export class VeventqKernel implements Kernel {
   /** A vEVENTQ of this kernel. */
   veventq(depth = 128): Veventq {
     return Veventq.alloc(Iommufd.open(this), 2, depth);
+  }
+}
+
+/** A kernel whose queue is the embedded host's: a depth, sequence numbers, LOST. */
+export class LiveVeventqKernel extends VeventqKernel {
+  readonly queue: SimVeventq;
+  /** Events that reached the queue. */
+  produced = 0;
+  readonly #depth: number;
+
+  constructor(depth: number) {
+    super();
+    this.#depth = depth;
+    this.queue = new SimVeventq({ users: 0, veventqs: new Map() } as unknown as Viommu, 1, depth);
+  }
+  /** The device with this StreamID meets a fault; the number in its address tells it from others. */
+  produce(sid: number, serial = this.produced): void {
+    this.produced++;
+    this.queue.report(new Uint8Array(Uint32Array.from(event(0, sid, serial).slice(2)).buffer));
+  }
+  override read(_fd: number, into: Uint8Array): number {
+    this.asked.push(into.length);
+    return this.queue.read(bytesSink(into), into.length);
+  }
+  /** Lets the reader have so many turns, as long as there is something to read. */
+  turns(count: number): void {
+    for (let i = 0; i < count && this.queue.readable && this.callback !== undefined; i++) this.callback();
+  }
+  override veventq(): Veventq {
+    return super.veventq(this.#depth);
   }
 }
 
