@@ -51,24 +51,29 @@ const toWords = (texts: readonly string[]): Uint32Array =>
 
 /**
  * Takes a snapshot. The machine goes on; for one guest in two places its owner stops one of them. Events that the host
- * holds are taken out: the guest gets them from here, or from the snapshot.
+ * holds are taken out: the guest gets them from here, as far as it has room at once, or from the snapshot.
  * @throws SnapshotError while transactions are stalled.
  */
 export function takeSnapshot({ accelerator, smmu }: Machine): MachineSnapshot {
   // First: what was lost shows in registers.
   const events = accelerator.drainEvents().map(toText);
-  return {
-    format: 'vsmmu-snapshot',
-    version: SNAPSHOT_VERSION,
-    smmu: saveSmmu(smmu),
-    devices: accelerator.plugged.map((device) => ({
-      name: device.name,
-      path: device.path,
-      sid: device.sid ?? null,
-      ste: device.ste === undefined ? null : toText(device.ste),
-    })),
-    events,
-  };
+  try {
+    return {
+      format: 'vsmmu-snapshot',
+      version: SNAPSHOT_VERSION,
+      smmu: saveSmmu(smmu),
+      devices: accelerator.plugged.map((device) => ({
+        name: device.name,
+        path: device.path,
+        sid: device.sid ?? null,
+        ste: device.ste === undefined ? null : toText(device.ste),
+      })),
+      events,
+    };
+  } finally {
+    // Nobody else would tell the accelerator of room that was there all the time.
+    accelerator.eventQueueChanged();
+  }
 }
 
 /** Checks that a value is a snapshot of a version that we know. @throws SnapshotError naming what is wrong. */

@@ -220,6 +220,56 @@ describe('gap 28: a machine that goes on on another host', () => {
     expect(events.at(-1)).toContain('0x200ff000');
     bench.expectSettled();
   });
+  it('a machine that a snapshot was taken of gives the guest at once what it has room for', () => {
+    const movable = running(4);
+    const { bench } = movable;
+    bench.dmaOnly(NOWHERE);
+    const taken = takeSnapshot(movable.machine);
+    expect(taken.events).toHaveLength(1);
+    movable.settle();
+    expect(bench.takeEvents()).toHaveLength(1);
+    bench.dma(NOWHERE);
+    expect(bench.takeEvents()).toHaveLength(1);
+    // The copy, of a moment before, gives it once too.
+    movable.move(taken);
+    bench.guest.handleInterrupt('eventq');
+    movable.settle();
+    expect(bench.guest.overflows).toBe(0);
+    expect(movable.machine.state.events.delivered).toBe(1);
+  });
+  it('gap 36: has what waits for two devices, and gives it to the guest in order, each stream in its turn', () => {
+    const movable = running(4);
+    const { bench } = movable;
+    bench.plug(1);
+    bench.attach(1);
+    movable.settle();
+    bench.interruptsOff = true;
+    let pages = 0;
+    const faults = (count: number, index: number): void => {
+      for (let i = 0; i < count; i++) {
+        bench.dmaOnly(NOWHERE + BigInt(pages++) * 0x1000n, index);
+        movable.settle();
+      }
+    };
+    faults(24, 0);
+    faults(2, 1);
+    expect(movable.machine.state.veventq).toMatchObject({ backlog: 10, paused: false });
+    const taken = takeSnapshot(movable.machine);
+    expect(taken.events).toHaveLength(10);
+    movable.move(taken);
+    expect(movable.machine.state.veventq).toMatchObject({ backlog: 10, paused: false });
+    bench.interruptsOff = false;
+    bench.guest.handleInterrupt('eventq');
+    movable.settle();
+    const events = bench.takeEvents();
+    expect(events).toHaveLength(26);
+    expect(events.slice(16, 20).map((text) => text.slice(14, 19))).toEqual(['sid 8', 'sid 9', 'sid 8', 'sid 9']);
+    for (const sid of ['sid 8', 'sid 9']) {
+      const own = events.filter((text) => text.includes(sid));
+      expect(own).toEqual(own.toSorted());
+    }
+    expect(bench.guest.overflows).toBe(0);
+  });
   it('shows what was lost before, and events of a queue that the guest turned off are not for its next one', () => {
     const movable = running(4);
     const { bench } = movable;
