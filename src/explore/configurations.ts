@@ -167,6 +167,10 @@ const steStep = (device: WorldDevice, space: number): Action => ({
   action: 'ste',
   args: { device: device.name, is: 'translate', space },
 });
+const FAULT_DELIVERED: readonly Action[] = [
+  { action: 'dma', args: { device: NIC0.name, read: BigInt(BARE_HOLE), bytes: 8 } },
+  { action: 'deliver', args: {} },
+];
 const plugStep = (device: WorldDevice): Action => ({ action: 'plug', args: { device: device.name } });
 
 /** What Linux does: reset, queues and tables, invalidation, event queue, translation, and a domain for each device. */
@@ -269,6 +273,35 @@ export const CONFIGURATIONS: readonly Configuration[] = [
       ...RESET,
     ],
     depth: 6,
+  },
+  {
+    ...BASE,
+    name: 'storm',
+    about:
+      'two devices that fault behind a guest that is full, and room for one more: delivery, unplug, EVENTQEN',
+    devices: [NIC0, NIC1],
+    start: [
+      ...START,
+      { action: 'move-eventq', args: { log2: 0, place: 0 } },
+      steStep(NIC0, 0),
+      steStep(NIC1, 1),
+      plugStep(NIC0),
+      plugStep(NIC1),
+      { action: 'cr0', args: { smmuen: true, eventqen: true } },
+      // One in the guest's queue, three of the four that may wait.
+      ...Array.from({ length: 4 }, () => FAULT_DELIVERED).flat(),
+    ],
+    events: [
+      dma(NIC0, 0, BARE_HOLE),
+      dma(NIC1, 1, BARE_HOLE),
+      DELIVER,
+      ...TAKE,
+      plug(NIC1, 1),
+      unplug(NIC0, 0),
+      unplug(NIC1, 1),
+      ...EVENTQEN,
+    ],
+    depth: 8,
   },
   {
     ...BASE,

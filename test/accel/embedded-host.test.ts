@@ -4,6 +4,7 @@ import { LAB_SMMU } from '../../src/host/sim/profiles.ts';
 import { DmaTester } from '../../src/host/sim/functions/dma-tester.ts';
 import { Accelerator } from '../../src/accel/accelerator.ts';
 import { AddressSpace } from '../../src/accel/address-space.ts';
+import { EVENT_RECORD } from '../../src/spec/events.ts';
 import { OFFSET } from '../../src/spec/registers.ts';
 import { OUTCOME } from '../../src/smmu/transaction.ts';
 import { HostError } from '../../src/iommufd/errors.ts';
@@ -163,6 +164,203 @@ describe('a storm', () => {
     expect(delivered).toBe(128);
     expect(longest).toBeLessThanOrEqual(64);
     expect(machine.guest.warnings).toEqual([]);
+    machine.close();
+  });
+});
+
+describe('a storm while the guest does not read', () => {
+  /** Two devices, each with a domain, and no interrupt that reaches the guest. */
+  function pair(eventqLog2 = 4): BenchMachine {
+    const machine = running(eventqLog2);
+    machine.plug(1);
+    machine.attach(1).map(GOOD, BUFFERS, 0x1000);
+    machine.settle();
+    machine.interruptsOff = true;
+    return machine;
+  }
+  /** Events on their way here: the host has its turn after each few, as it would between those of hardware. */
+  function storm(machine: BenchMachine, count: number, from = 0): void {
+    for (let i = 0; i < count; i += 8) {
+      faults(machine, Math.min(8, count - i), 0, from + i);
+      machine.settle();
+    }
+  }
+  /** The guest takes its oldest record, as a driver would that is slow. @returns StreamID and page of the fault. */
+  function takeOne({ machine: { smmu, memory } }: BenchMachine): [number, number] | undefined {
+    const prod = smmu.read(OFFSET.EVENTQ_PROD, 4);
+    const cons = smmu.read(OFFSET.EVENTQ_CONS, 4);
+    const log2 = smmu.eventqLog2Size;
+    if (((prod ^ cons) & (2 ** (log2 + 1) - 1)) === 0) return undefined;
+    const record = new Uint32Array(8);
+    const base = (smmu.registers[OFFSET.EVENTQ_BASE >>> 2] & ~0x1f) >>> 0;
+    memory.loadWords(0, base + 32 * (cons & (2 ** log2 - 1)), record, 8);
+    smmu.write(OFFSET.EVENTQ_CONS, 4, 0, (cons & 0x8000_0000) | ((cons + 1) & (2 ** (log2 + 1) - 1)));
+    return [record[1], (record[4] - Number(NOWHERE)) >>> 12];
+  }
+  const isOverflown = ({ machine: { smmu } }: BenchMachine): boolean =>
+    (smmu.read(OFFSET.EVENTQ_PROD, 4) ^ smmu.read(OFFSET.EVENTQ_CONS, 4)) >>> 31 === 1;
+  function accountedFor({ machine }: BenchMachine): number {
+    const { events, veventq } = machine.accelerator.state;
+    const { delivered, lostInHost, crowdedOut, discarded, refused } = events;
+    return delivered + lostInHost + crowdedOut + discarded + refused + (veventq?.backlog ?? 0);
+  }
+
+  it('gap 36: the event of another device arrives, a hundred of the storm to one, and the storm pays for itself', () => {
+    const machine = pair();
+    storm(machine, 200);
+    expect(isOverflown(machine)).toBe(true);
+    for (let round = 0; round < 3; round++) {
+      faults(machine, 1, 1, 1000 + round);
+      storm(machine, 100, 200 + 100 * round);
+    }
+    const { accelerator } = machine.machine;
+    expect(accelerator.state.veventq).toMatchObject({ paused: false, backlog: 16 });
+    expect(accountedFor(machine)).toBe(503);
+    expect(accelerator.state.events).toMatchObject({ delivered: 16, lostInHost: 0, crowdedOut: 471 });
+    machine.interruptsOff = false;
+    machine.guest.handleInterrupt('eventq');
+    machine.settle();
+    const events = machine.takeEvents();
+    expect(events).toHaveLength(32);
+    expect(events.filter((text) => text.includes('sid 9'))).toEqual(
+      [0, 1, 2].map(
+        (i) => `F_TRANSLATION sid 9 iova 0x${(Number(NOWHERE) + 0x1000 * (1000 + i)).toString(16)}`,
+      ),
+    );
+    // What the guest kept is the beginning of the storm, in order.
+    const stormed = events.filter((text) => text.includes('sid 8'));
+    expect(stormed.at(-1)).toContain(`0x${(Number(NOWHERE) + 0x1000 * 28).toString(16)}`);
+    machine.dma(NOWHERE);
+    expect(machine.guest.overflows).toBeGreaterThan(0);
+    expect(accelerator.eventsBySid.get(9)).toMatchObject({ delivered: 3, crowdedOut: 0 });
+    expect(accelerator.eventsBySid.get(8)!.crowdedOut).toBe(471);
+    machine.expectSettled();
+    machine.close();
+  });
+  it('gap 36: a guest that takes one record at a time gets the other device its turn after one of the storm', () => {
+    const machine = pair();
+    storm(machine, 100);
+    faults(machine, 1, 1);
+    machine.settle();
+    let taken = 0;
+    for (let i = 0; i < 16; i++) expect(takeOne(machine)?.[0]).toBe(8);
+    // What was in its own queue comes first; behind that, each stream in its turn.
+    const next: (number | undefined)[] = [];
+    for (let i = 0; i < 3; i++) {
+      next.push(takeOne(machine)?.[0]);
+      storm(machine, 100, 100 * (i + 1));
+    }
+    expect(next).toContain(9);
+    const pages: number[] = [];
+    for (let one = takeOne(machine); one !== undefined; one = takeOne(machine)) {
+      if (one[0] === 8) pages.push(one[1]);
+      taken++;
+    }
+    expect(pages).toEqual(pages.toSorted((a, b) => a - b));
+    expect(accountedFor(machine)).toBe(401);
+    expect(machine.machine.accelerator.state.events.delivered).toBe(19 + taken);
+    machine.close();
+  });
+  it('gap 36: commands are done, and other devices work, after at most one read of 64 records', () => {
+    const machine = pair(7);
+    const { scheduler } = machine.host;
+    storm(machine, 400);
+    let before = accountedFor(machine);
+    let longest = 0;
+    let looks = 0;
+    const look = (): void => {
+      longest = Math.max(longest, accountedFor(machine) - before);
+      before = accountedFor(machine);
+      if (++looks < 100) scheduler.post(look);
+    };
+    faults(machine, 128);
+    scheduler.post(look);
+    machine.guest.attach(sidOf(1));
+    expect(machine.dmaOnly(GOOD, 1)).toBe(true);
+    machine.settle();
+    expect(accountedFor(machine)).toBe(528);
+    expect(longest).toBe(64);
+    expect(machine.guest.warnings).toEqual([]);
+    machine.close();
+  });
+  it('gap 8: the storm of a device that is alone is held back in the host, as if no other had ever been there', () => {
+    const machine = pair();
+    machine.unplug(1);
+    storm(machine, 32);
+    expect(machine.machine.accelerator.state.veventq).toMatchObject({ paused: true, backlog: 0 });
+    machine.plug(1);
+    machine.settle();
+    expect(machine.machine.accelerator.state.veventq).toMatchObject({ paused: false, backlog: 16 });
+    machine.attach(1);
+    faults(machine, 1, 1);
+    machine.settle();
+    machine.interruptsOff = false;
+    machine.guest.handleInterrupt('eventq');
+    machine.settle();
+    expect(machine.takeEvents().filter((text) => text.includes('sid 9'))).toHaveLength(1);
+    machine.close();
+  });
+  it('events of a device that was unplugged meanwhile arrive, as they would from the queue of an SMMU', () => {
+    const machine = pair();
+    storm(machine, 20);
+    faults(machine, 1, 1);
+    machine.settle();
+    machine.unplug(1);
+    machine.settle();
+    machine.interruptsOff = false;
+    machine.guest.handleInterrupt('eventq');
+    machine.settle();
+    expect(machine.takeEvents().filter((text) => text.includes('sid 9'))).toHaveLength(1);
+    expect(accountedFor(machine)).toBe(21);
+    machine.close();
+  });
+  it('gap 6: what is discarded with the last device is an overflow to a guest that listens', () => {
+    const machine = pair();
+    storm(machine, 20);
+    machine.unplug(0);
+    machine.settle();
+    expect(machine.machine.accelerator.state.veventq?.backlog).toBe(4);
+    expect(isOverflown(machine)).toBe(false);
+    machine.unplug(1);
+    machine.settle();
+    expect(machine.machine.accelerator.state.events.discarded).toBe(4);
+    expect(isOverflown(machine)).toBe(true);
+    machine.close();
+  });
+  it.each([
+    ['EVENTQEN=0', (machine: BenchMachine) => void machine.machine.smmu.write(OFFSET.CR0, 4, 0, 0x9)],
+    ['a reset', (machine: BenchMachine) => machine.reset()],
+    ['a shutdown', (machine: BenchMachine) => machine.guest.shutdown()],
+  ])(
+    'gap 1: %s discards what waits, which is no overflow, and the next kernel gets nothing of it',
+    (_what, act) => {
+      const machine = pair();
+      storm(machine, 20);
+      act(machine);
+      machine.settle();
+      expect(machine.machine.accelerator.state.events).toMatchObject({ delivered: 16, discarded: 4 });
+      expect(isOverflown(machine)).toBe(false);
+      machine.guest.forget();
+      machine.interruptsOff = false;
+      machine.guest.probe({ cmdqLog2: 8, eventqLog2: 5 });
+      machine.settle();
+      expect(machine.takeEvents()).toEqual([]);
+      expect(machine.guest.overflows).toBe(0);
+      machine.close();
+    },
+  );
+  it('no record is of a stalled transaction: hardware that stalls may not, for a guest that was not told of stalls', () => {
+    const machine = pair();
+    storm(machine, 20);
+    const seen = new Uint32Array(8);
+    const { smmu, memory } = machine.machine;
+    const base = (smmu.registers[OFFSET.EVENTQ_BASE >>> 2] & ~0x1f) >>> 0;
+    for (let i = 0; i < 16; i++) {
+      memory.loadWords(0, base + 32 * i, seen, 8);
+      expect(EVENT_RECORD.Stall.get(seen)).toBe(0);
+    }
+    for (const record of machine.machine.accelerator.drainEvents())
+      expect(EVENT_RECORD.Stall.get(record)).toBe(0);
     machine.close();
   });
 });

@@ -16,6 +16,7 @@ const DEPTHS: Readonly<Record<string, number>> = {
   queue: 5,
   streams: 3,
   pair: 2,
+  storm: 4,
   caches: 2,
   driver: 9,
   failures: 1,
