@@ -1,5 +1,6 @@
 /** A run as a person reads it: a table with a row for each step, and why the vEVENTQ is or is not there. */
 
+import type { EventAccount } from '../machine/event-account.ts';
 import type { Reporter, RunEvent, VeventqState } from '../machine/report.ts';
 
 export interface NarratorOptions {
@@ -20,6 +21,30 @@ const COLUMNS = [
 ] as const;
 
 const count = (n: number, what: string): string => `${n} ${what}${n === 1 ? '' : 's'}`;
+
+const LOSSES = {
+  host_queue_full: 'for which the host had no room',
+  crowded_out: 'that gave way to other devices',
+  guest_refused: "that the guest's queue did not take",
+  queue_closed: 'when the vEVENTQ was closed',
+} as const;
+
+/** What was lost, and whose it was as far as anyone can tell; undefined if nothing was. */
+function lossText({ delivered, lost, devices }: EventAccount): string | undefined {
+  const parts: string[] = [];
+  for (const cause of Object.keys(LOSSES) as (keyof typeof LOSSES)[]) {
+    if (lost[cause] === 0) continue;
+    const whose =
+      cause === 'host_queue_full'
+        ? []
+        : Object.entries(devices).flatMap(([name, { lost: own }]) =>
+            own[cause] === 0 ? [] : [`${name}: ${own[cause]}`],
+          );
+    parts.push(`${lost[cause]} ${LOSSES[cause]}${whose.length === 0 ? '' : ` (${whose.join(', ')})`}`);
+  }
+  if (parts.length === 0) return undefined;
+  return `Of the events ${delivered} came to the guest. Lost: ${parts.join('; ')}.`;
+}
 
 /** @returns a reporter that writes lines of text. A step's row is written when the next one begins. */
 export function narrator({ write, verbose, colour }: NarratorOptions): Reporter {
@@ -110,6 +135,13 @@ export function narrator({ write, verbose, colour }: NarratorOptions): Reporter 
         if (!event.ok) texts.push(paint('red', `Line ${event.line}: ${event.text}`));
         else if (verbose) texts.push(paint('dim', `As expected: ${event.text}`));
         break;
+      case 'events': {
+        const losses = lossText(event);
+        if (losses === undefined) break;
+        flush();
+        write(`   ${paint('yellow', losses)}`);
+        break;
+      }
       case 'end':
         flush();
         write('');

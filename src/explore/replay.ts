@@ -4,6 +4,7 @@ import type { ReconcileReport } from '../accel/report.ts';
 import { describeCall } from '../accel/call-sentences.ts';
 import { callArguments, callResult } from '../accel/report.ts';
 import type { Reporter } from '../machine/report.ts';
+import { eventAccount, type EventAccount } from '../machine/event-account.ts';
 import { describeStep } from '../machine/scenario/describe.ts';
 import { compare, type ObservedEvent } from '../machine/scenario/expectations.ts';
 import type { Scenario, ScenarioCase } from '../machine/scenario/parse.ts';
@@ -32,13 +33,15 @@ export function runBareScenario(scenario: Scenario, report: Reporter): ReplayRes
   let failed = 0;
   for (const [i, scenarioCase] of scenario.cases.entries()) {
     report({ kind: 'case', number: i + 1, title: scenarioCase.title });
-    new Replay(scenario, (event) => {
+    const replay = new Replay(scenario, (event) => {
       if (event.kind === 'expectation') {
         expectations += 1;
         if (!event.ok) failed += 1;
       }
       report(event);
-    }).play(scenarioCase);
+    });
+    replay.play(scenarioCase);
+    report({ kind: 'events', ...replay.events });
   }
   const result = { cases: scenario.cases.length, expectations, failed };
   report({ kind: 'end', ...result });
@@ -55,6 +58,11 @@ class Replay {
   constructor({ devices }: Scenario, report: Reporter) {
     this.#report = report;
     this.#world = new World(devices, (reconcile) => this.#reconciled(reconcile));
+  }
+
+  /** What became of all events. */
+  get events(): EventAccount {
+    return eventAccount(this.#world.machine);
   }
 
   play({ steps }: ScenarioCase): void {

@@ -4,6 +4,7 @@ import { callResult, type ReconcileReport } from '../accel/report.ts';
 import { callEvent } from '../trace/event-names.ts';
 import type { Metric, Sample } from '../trace/prometheus.ts';
 import type { TraceRing, TraceValue } from '../trace/trace-ring.ts';
+import { eventAccount } from './event-account.ts';
 import type { Machine } from './machine.ts';
 
 /** Values that are shown in hexadecimal; all others are ids and counts. */
@@ -25,7 +26,8 @@ export function traceReconcile(ring: TraceRing, { cause, operations, failures }:
 }
 
 /** The counters of a machine, as of now. */
-export function metricsOf({ accelerator, state }: Machine): Metric[] {
+export function metricsOf(machine: Machine): Metric[] {
+  const { state } = machine;
   const { events, invalidations, devices, failures } = state;
   const counter = (name: string, help: string, samples: readonly Sample[]): Metric => ({
     name: `vsmmu_${name}_total`,
@@ -36,11 +38,10 @@ export function metricsOf({ accelerator, state }: Machine): Metric[] {
   const one = (value: number): Sample[] => [{ value }];
   const byCause = (causes: Readonly<Record<string, number>>): Sample[] =>
     Object.entries(causes).map(([cause, value]) => ({ labels: { cause }, value }));
-  const nameOf = (sid: number): string =>
-    devices.find(({ vsid }) => vsid === sid)?.name ?? `0x${sid.toString(16)}`;
-  const ofDevices = [...accelerator.eventsBySid].map(([sid, counters]) => [nameOf(sid), counters] as const);
+  const account = eventAccount(machine);
+  const ofDevices = Object.entries(account.devices);
   return [
-    counter('events_delivered', 'Event records written to the guest.', one(events.delivered)),
+    counter('events_delivered', 'Event records written to the guest.', one(account.delivered)),
     counter(
       'events_delivered_by_device',
       'The same by device.',
@@ -49,23 +50,15 @@ export function metricsOf({ accelerator, state }: Machine): Metric[] {
     counter(
       'events_lost',
       'Events that the guest did not get, by cause.',
-      byCause({
-        host_queue_full: events.lostInHost,
-        crowded_out: events.crowdedOut,
-        guest_refused: events.refused,
-        queue_closed: events.discarded,
-        malformed_bytes: events.malformed,
-      }),
+      byCause({ ...account.lost, malformed_bytes: events.malformed }),
     ),
     counter(
       'events_lost_by_device',
-      "The same by device; what nobody can tell whose it was is the vIOMMU's.",
+      "The same by device; those of which nobody knows whose they were are the vIOMMU's.",
       [
-        { labels: { device: 'vIOMMU', cause: 'host_queue_full' }, value: events.lostInHost },
-        ...ofDevices.flatMap(([device, { crowdedOut, refused, discarded }]) =>
-          byCause({ crowded_out: crowdedOut, guest_refused: refused, queue_closed: discarded }).map(
-            ({ labels, value }) => ({ labels: { device, ...labels }, value }),
-          ),
+        { labels: { device: 'vIOMMU', cause: 'host_queue_full' }, value: account.lost.host_queue_full },
+        ...ofDevices.flatMap(([device, { lost }]) =>
+          byCause({ ...lost }).map(({ labels, value }) => ({ labels: { device, ...labels }, value })),
         ),
       ],
     ),
@@ -108,7 +101,7 @@ export function metricsOf({ accelerator, state }: Machine): Metric[] {
       name: 'vsmmu_events_waiting',
       help: "Events of devices that share the vEVENTQ, read, for which the guest's queue has no room.",
       type: 'gauge',
-      samples: one(state.veventq?.backlog ?? 0),
+      samples: one(account.waiting),
     },
   ];
 }

@@ -1,6 +1,7 @@
 /** What a run tells the outside, as it happens: one object a fact. `--json` prints them as they are. */
 
 import type { WalkExplanation } from '../explain/walk/walk.ts';
+import type { EventAccount } from './event-account.ts';
 
 /** The two conditions and what follows from them. */
 export interface VeventqState {
@@ -70,6 +71,8 @@ export type RunEvent =
   /** A line of the host kernel's log. */
   | { readonly kind: 'host'; readonly text: string }
   | { readonly kind: 'expectation'; readonly line: number; readonly ok: boolean; readonly text: string }
+  /** What became of all events of a case, when it ends. */
+  | ({ readonly kind: 'events' } & EventAccount)
   | { readonly kind: 'end'; readonly cases: number; readonly expectations: number; readonly failed: number };
 
 export type Reporter = (event: RunEvent) => void;

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { narrator } from '../../src/cli/narrator.ts';
 import { CONFIGURATIONS } from '../../src/explore/configurations.ts';
 import { Walk } from '../../src/explore/schedule.ts';
 import { runBareScenario } from '../../src/explore/replay.ts';
@@ -6,10 +7,10 @@ import { scenarioText } from '../../src/explore/scenario-text.ts';
 import type { RunEvent } from '../../src/machine/report.ts';
 import { parseScenario } from '../../src/machine/scenario/parse.ts';
 
-function play(steps: readonly string[]): RunEvent[] {
+function play(steps: readonly string[], devices: readonly string[] = ['nic0']): RunEvent[] {
   const text = `title: T
 guest: bare
-devices: { nic0: { at: '00:01.0' } }
+devices: { ${devices.map((name, i) => `${name}: { at: '00:0${i + 1}.0' }`).join(', ')} }
 cases:
   - title: C
     steps:
@@ -71,6 +72,46 @@ describe('a scenario for a bare guest', () => {
       'check',
     ]);
     expect(failures(events)).toEqual([]);
+  });
+
+  it('ends with an account of its events: how many came, and whose were lost, and why', () => {
+    const fault = (device: string): string[] => [`dma: { device: ${device}, read: 0x21_e000 }`, 'deliver'];
+    const events = play(
+      [
+        'setup',
+        'ste: { device: nic0, is: translate, space: 0 }',
+        'ste: { device: nic1, is: translate, space: 1 }',
+        'plug: nic0',
+        'plug: nic1',
+        'cr0: { smmuen: true, eventqen: true }',
+        ...Array.from({ length: 7 }, () => fault('nic0')).flat(),
+        ...fault('nic1'),
+        'take',
+        'unplug: nic0',
+        'unplug: nic1',
+      ],
+      ['nic0', 'nic1'],
+    );
+    expect(failures(events)).toEqual([]);
+    const account = events.find((event) => event.kind === 'events');
+    // One in the guest's queue and four that waited; the last two of those seven, and one for the newcomer, gave way.
+    expect(account).toEqual({
+      kind: 'events',
+      delivered: 2,
+      waiting: 0,
+      lost: { host_queue_full: 0, crowded_out: 3, guest_refused: 0, queue_closed: 3 },
+      devices: {
+        '0x8': { delivered: 2, lost: { crowded_out: 3, guest_refused: 0, queue_closed: 2 } },
+        '0x10': { delivered: 0, lost: { crowded_out: 0, guest_refused: 0, queue_closed: 1 } },
+      },
+    });
+    const lines: string[] = [];
+    const narrate = narrator({ write: (line) => lines.push(line), verbose: false, colour: false });
+    for (const event of events) narrate(event);
+    expect(lines.at(-3)).toBe(
+      '   Of the events 2 came to the guest. Lost: 3 that gave way to other devices (0x8: 3); ' +
+        '3 when the vEVENTQ was closed (0x8: 2, 0x10: 1).',
+    );
   });
 
   it('has calls fail, and what was refused succeed later', () => {

@@ -48,6 +48,30 @@ describe('the trace of a machine', () => {
 });
 
 describe('the counters of a machine', () => {
+  it('say whose events were lost, and why, as far as anyone can tell', () => {
+    const machine = new BenchMachine(new BenchHost());
+    for (const index of [0, 1]) machine.plug(index);
+    machine.guest.probe({ cmdqLog2: 8, eventqLog2: 4 });
+    for (const index of [0, 1]) machine.attach(index);
+    machine.interruptsOff = true;
+    for (let i = 0; i < 36; i++) machine.dma(BigInt(i) * 0x1000n, 0);
+    machine.dma(0x1000n, 1);
+    // More at once than the host has room for.
+    for (let i = 0; i < 20; i++) machine.dmaOnly(BigInt(i) * 0x1000n, 0);
+    machine.settle();
+    machine.interruptsOff = false;
+    const text = toPrometheus(metricsOf(machine.machine));
+    for (const line of [
+      'vsmmu_events_delivered_total 16',
+      'vsmmu_events_delivered_by_device_total{device="nic0"} 16',
+      'vsmmu_events_lost_total{cause="host_queue_full"} 4',
+      'vsmmu_events_lost_total{cause="crowded_out"} 21',
+      'vsmmu_events_lost_by_device_total{device="vIOMMU",cause="host_queue_full"} 4',
+      'vsmmu_events_lost_by_device_total{device="nic0",cause="crowded_out"} 21',
+      'vsmmu_events_waiting 16',
+    ])
+      expect(text.split('\n')).toContain(line);
+  });
   it('say what became of events and invalidations', () => {
     const { machine } = observed();
     const text = toPrometheus(metricsOf(machine.machine));

@@ -263,7 +263,12 @@ describe('gap 28: a machine that goes on on another host', () => {
     movable.settle();
     const events = bench.takeEvents();
     expect(events).toHaveLength(26);
-    expect(events.slice(16, 20).map((text) => text.slice(14, 19))).toEqual(['sid 8', 'sid 9', 'sid 8', 'sid 9']);
+    expect(events.slice(16, 20).map((text) => text.slice(14, 19))).toEqual([
+      'sid 8',
+      'sid 9',
+      'sid 8',
+      'sid 9',
+    ]);
     for (const sid of ['sid 8', 'sid 9']) {
       const own = events.filter((text) => text.includes(sid));
       expect(own).toEqual(own.toSorted());

@@ -5,6 +5,7 @@ import type { SmmuProperties } from '../../accel/properties.ts';
 import type { Metric } from '../../trace/prometheus.ts';
 import type { TraceEntry } from '../../trace/trace-ring.ts';
 import type { HostDevice } from '../embedded-host.ts';
+import type { EventAccount } from '../event-account.ts';
 import type { RunEvent } from '../report.ts';
 
 export interface WorkerStart {
@@ -24,6 +25,7 @@ export interface WorkerStart {
 export interface Observation {
   readonly entries: readonly TraceEntry[];
   readonly metrics: readonly Metric[];
+  readonly events: EventAccount;
 }
 
 /** A device on its way into the guest. */

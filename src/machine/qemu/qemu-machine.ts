@@ -19,6 +19,7 @@ import type { Syscalls } from '../../sys/syscalls.ts';
 import { EmbeddedHost } from '../embedded-host.ts';
 import { TraceRing } from '../../trace/trace-ring.ts';
 import { Machine } from '../machine.ts';
+import { eventAccount } from '../event-account.ts';
 import { metricsOf } from '../observation.ts';
 import type { RunEvent } from '../report.ts';
 import { Scheduler } from '../scheduler.ts';
@@ -151,7 +152,11 @@ export class QemuMachine {
   }
 
   observe(): Observation {
-    return { entries: this.#trace?.entries ?? [], metrics: metricsOf(this.#machine) };
+    return {
+      entries: this.#trace?.entries ?? [],
+      metrics: metricsOf(this.#machine),
+      events: eventAccount(this.#machine),
+    };
   }
 
   /** Ends all service; the loop ends after the turn that is going on. */

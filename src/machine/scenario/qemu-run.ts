@@ -69,6 +69,7 @@ export async function runQemuScenario(
     try {
       await new QemuCase(scenario.devices, guest, count).play(scenarioCase);
       const seen = await guest.observe();
+      report({ kind: 'events', ...seen.events });
       for (const entry of seen.entries) entries.push(entry);
       observation.ended?.(seen.metrics, i + 1);
     } finally {

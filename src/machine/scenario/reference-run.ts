@@ -19,6 +19,7 @@ import type { Smmu } from '../../smmu/smmu.ts';
 import { SnapshotError } from '../../smmu/snapshot.ts';
 import type { TraceRing } from '../../trace/trace-ring.ts';
 import { EmbeddedHost } from '../embedded-host.ts';
+import { eventAccount } from '../event-account.ts';
 import { Machine } from '../machine.ts';
 import { linuxName, requesterId } from '../pci-address.ts';
 import type { Reporter } from '../report.ts';
@@ -105,6 +106,7 @@ export async function runReferenceScenario(
     const run = new CaseRun({ scenario, host, fresh, scheduler, report: count, trace: observation.trace });
     try {
       await run.play(scenarioCase);
+      report({ kind: 'events', ...eventAccount(run.machine) });
       observation.ended?.(run.machine, i + 1);
     } finally {
       run.close();
