@@ -5,6 +5,7 @@
 
 import { QEMU_LIKE, identify } from '../src/smmu/identification.ts';
 import { buildCd, buildSte, writeDwords } from '../test/support/tables.ts';
+import { BridgeMachine } from './bridge.ts';
 import { BenchMachine, STREAM, type Stages } from './machine.ts';
 
 export interface Row {
@@ -136,6 +137,33 @@ function events(name: string, sid: number): Row {
   };
 }
 
+/**
+ * Records from the host through the bridge, 64 a turn.
+ * @param taken what the guest takes after each turn.
+ */
+function bridge(name: string, sids: readonly number[], devices: number, taken: number): Row {
+  return {
+    name,
+    operations: BATCH,
+    prepare() {
+      const machine = new BridgeMachine(sids, devices);
+      // As it is in the midst of it: what can fill up is full.
+      if (taken < 64) for (let i = 0; i < 100; i++) machine.turn();
+      return () => {
+        for (let i = 0; i < BATCH; i += 64) {
+          machine.turn();
+          if (taken > 0) machine.take(taken);
+        }
+      };
+    },
+  };
+}
+
+const STORM = 8;
+/** One record in 64 is another device's. */
+const STORM_AND_VICTIM = Array.from({ length: 64 }, (_, i) => (i === 31 ? 9 : STORM));
+const STORMS = (devices: number): number[] => Array.from({ length: devices }, (_, i) => STORM + i);
+
 /** 65,536 StreamIDs in a two-level table, each with its own STE, one access each. */
 const MANY_STREAMS: Row = {
   name: 's1_streams65536',
@@ -201,6 +229,11 @@ export const ROWS: readonly Row[] = [
   events('event_s2', STREAM.s2),
   events('event_nested', STREAM.nested),
   events('event_bad_ste', 5),
+  bridge('bridge_one_device', [STORM], 1, 64),
+  bridge('bridge_two_devices', STORM_AND_VICTIM, 2, 64),
+  bridge('bridge_storm_slow', STORM_AND_VICTIM, 2, 8),
+  bridge('bridge_storm_unread', STORM_AND_VICTIM, 2, 0),
+  bridge('bridge_storms64_unread', STORMS(64), 64, 0),
   MANY_STREAMS,
   contexts('s1_asids16', false),
   contexts('s1_ssids16', true),

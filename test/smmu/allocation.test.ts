@@ -1,23 +1,12 @@
 import { describe, expect, it } from 'vitest';
 import { BenchMachine, STREAM } from '../../bench/machine.ts';
+import { heapGrowth } from '../support/heap-growth.ts';
 
 const KIB_64 = 64 * 1024;
 const MILLION = 1_000_000;
-const collect = (globalThis as { gc?: () => void }).gc;
 
-/** Growth of the heap over a million turns, after a warm-up; the least of a few tries, as others share the heap. */
-function growth(turn: (i: number) => void): number {
-  for (let i = 0; i < 100_000; i++) turn(i);
-  let least = Number.POSITIVE_INFINITY;
-  for (let attempt = 0; attempt < 3 && least >= KIB_64; attempt++) {
-    collect?.();
-    const before = process.memoryUsage().heapUsed;
-    for (let i = 0; i < MILLION; i++) turn(i);
-    collect?.();
-    least = Math.min(least, process.memoryUsage().heapUsed - before);
-  }
-  return least;
-}
+/** Growth of the heap over a million turns. */
+const growth = (turn: (i: number) => void): number => heapGrowth(MILLION, KIB_64, turn);
 
 describe('a million', () => {
   it.each(['s1', 's2', 'nested', 'bypass'] as const)(
