@@ -279,6 +279,27 @@ describe('a guest that calls back from inside a delivery', () => {
     expect(guest.of(STORM)).toEqual(Array.from({ length: 4096 }, (_, i) => i));
     expect(bridge.counters.delivered).toBe(4096);
   });
+  it('does not make the accelerator reconcile in the middle of it', () => {
+    const kernel = new LiveVeventqKernel(16);
+    const guest = new BridgeGuest(0);
+    let inside = false;
+    const turns: boolean[] = [];
+    const filter = { rename() {}, turned: () => void turns.push(inside) };
+    const bridge = new EventBridge(guest, filter);
+    bridge.open(kernel.veventq());
+    for (let i = 0; i < 16; i++) kernel.produce(STORM);
+    bridge.drain();
+    guest.onRecord = () => {
+      inside = true;
+      guest.room = 1;
+      bridge.resume();
+      inside = false;
+    };
+    guest.room = 1;
+    bridge.resume();
+    expect(guest.of(STORM)).toHaveLength(16);
+    expect(turns).toEqual([false]);
+  });
   it('and makes room while another batch is read', () => {
     const { kernel, guest, bridge } = setUp({ depth: 64 });
     guest.room = 1;
