@@ -164,19 +164,17 @@ export class EventBridge implements QueueReader {
 
   /** One turn of the event loop: one read. Other watches have their turn before the next. */
   #turn(): void {
-    let records = READ_RECORDS;
-    const hasRoom = this.#flush();
-    if (!this.#shared) {
-      const space = hasRoom ? this.#sink.eventQueueSpace() : 0;
-      if (space === 0) {
-        this.#pause();
-        return;
-      }
-      records = Math.min(space, READ_RECORDS);
+    const space = this.#flush() ? this.#sink.eventQueueSpace() : 0;
+    if (space === 0 && !this.#shared) {
+      this.#pause();
+      return;
     }
-    const bytes = this.#reader.read(this.#veventq!, records);
+    const veventq = this.#veventq;
+    if (veventq === undefined) return;
+    const records = this.#shared ? READ_RECORDS : Math.min(space, READ_RECORDS);
+    const bytes = this.#reader.read(veventq, records);
     if (bytes < 0) this.#readFailed(-bytes);
-    if (bytes > 0) this.#deliver();
+    if (bytes > 0) this.#deliver(space > 0);
     // 0 is an empty queue, not an end.
     this.#filter.turned(bytes >= 0 && bytes < records * VEVENT_ARM_SMMUV3_SIZE);
   }
@@ -184,11 +182,16 @@ export class EventBridge implements QueueReader {
   /**
    * Delivers what was read; what the guest has no room for waits here. A record may raise an interrupt, and a guest in
    * this process may then close the queue or open another one before the next: both leave nothing to be taken.
+   * @param hasRoom the guest takes records now; not one whose memory refused a write, until it has seen that (7.2.1).
    */
-  #deliver(): void {
+  #deliver(hasRoom: boolean): void {
     this.#busy = true;
-    while (!this.#reader.empty)
-      if (this.#takeDue() && (this.#backlog.length > 0 || this.#send() === EVENT.Full)) this.#keep();
+    while (!this.#reader.empty) {
+      if (!this.#takeDue()) continue;
+      const status = hasRoom && this.#backlog.length === 0 ? this.#send() : EVENT.Full;
+      if (status === EVENT.Full) this.#keep();
+      else if (status !== EVENT.Queued) hasRoom = this.#sink.eventQueueSpace() > 0;
+    }
     this.#busy = false;
     if (this.#backlog.length > 0 && !this.#shared) this.#pause();
   }

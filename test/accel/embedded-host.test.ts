@@ -330,7 +330,7 @@ describe('a storm while the guest does not read', () => {
     machine.close();
   });
   it.each([
-    ['EVENTQEN=0', (machine: BenchMachine) => void machine.machine.smmu.write(OFFSET.CR0, 4, 0, 0x9)],
+    ['EVENTQEN=0', (machine: BenchMachine) => machine.machine.smmu.write(OFFSET.CR0, 4, 0, 0x9)],
     ['a reset', (machine: BenchMachine) => machine.reset()],
     ['a shutdown', (machine: BenchMachine) => machine.guest.shutdown()],
   ])(

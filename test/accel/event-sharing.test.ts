@@ -262,6 +262,16 @@ describe('the end of a queue', () => {
     expect(bridge.counters).toMatchObject({ delivered: 17, discarded: 3 });
     expectConserved(bridge, kernel.produced);
   });
+
+  it('from inside what a turn delivers before it reads: there is nothing to read any more', () => {
+    const { kernel, guest, bridge, storm } = setUp();
+    storm(20);
+    guest.onRecord = () => bridge.close();
+    guest.room = 16;
+    kernel.produce(STORM);
+    kernel.turns(1);
+    expect(bridge.counters).toMatchObject({ delivered: 17, discarded: 4 });
+  });
 });
 
 describe('a guest that calls back from inside a delivery', () => {
@@ -328,6 +338,19 @@ describe('a write that the memory of the guest refuses', () => {
     guest.aborted = false;
     bridge.resume();
     expect(guest.of(STORM).slice(16)).toEqual([17, 18, 19]);
+  });
+  it.each([1, 2])('costs no more, of %i devices, while records go on to come', (devices) => {
+    const { kernel, guest, bridge, storm } = setUp({ devices });
+    guest.aborts = true;
+    for (let i = 0; i < 5; i++) kernel.produce(STORM);
+    kernel.turns(1);
+    storm(10);
+    expect(bridge.counters).toMatchObject({ delivered: 0, refused: 1 });
+    guest.aborted = false;
+    bridge.resume();
+    kernel.turns(5);
+    expect(guest.of(STORM)).toEqual(Array.from({ length: 14 }, (_, i) => i + 1));
+    expect(guest.losses).toBe(0);
   });
 });
 
@@ -396,6 +419,7 @@ it('conservation, order in each stream, and visible losses hold for every interl
       const guest = new BridgeGuest(DEPTH);
       const bridge = new EventBridge(guest);
       let jumped = 0;
+      let aborts = 0;
       const open = (): void => {
         kernel = new LiveVeventqKernel(DEPTH);
         if (wraps) {
@@ -443,7 +467,11 @@ it('conservation, order in each stream, and visible losses hold for every interl
           expect(records).toHaveLength(bridge.backlog);
           bridge.restore(records);
           bridge.resume();
-        } else guest.aborts = true;
+        } else {
+          guest.aborts = true;
+          aborts++;
+        }
+        expect(bridge.counters.refused).toBeLessThanOrEqual(aborts);
         if (losses() > before && what !== 'reopen') expect(guest.losses).toBeGreaterThan(shown);
         if (bridge.backlog > 0) expect(guest.eventQueueSpace()).toBe(0);
         expect(bridge.counters.delivered).toBe(guest.log.length - guest.losses);
