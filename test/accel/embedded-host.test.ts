@@ -1,13 +1,14 @@
 import { describe, expect, it } from 'vitest';
 import { SimHost } from '../../src/host/sim/sim-host.ts';
-import { LAB_SMMU } from '../../src/host/sim/profiles.ts';
+import { LAB_SMMU, SERVER_SMMU } from '../../src/host/sim/profiles.ts';
 import { DmaTester } from '../../src/host/sim/functions/dma-tester.ts';
 import { Accelerator } from '../../src/accel/accelerator.ts';
 import { AddressSpace } from '../../src/accel/address-space.ts';
 import { CD } from '../../src/spec/cd.ts';
 import { OPCODE } from '../../src/spec/commands.ts';
-import { EVENT_RECORD } from '../../src/spec/events.ts';
+import { EVENT_RECORD, EVENT_TYPE } from '../../src/spec/events.ts';
 import { OFFSET } from '../../src/spec/registers.ts';
+import type { IdRegisters } from '../../src/smmu/identification.ts';
 import { OUTCOME } from '../../src/smmu/transaction.ts';
 import { HostError } from '../../src/iommufd/errors.ts';
 import { IOMMUFD_IOCTLS } from '../../src/iommufd/uapi/iommufd.ts';
@@ -22,8 +23,8 @@ const NAMES = new Map<number, string>(
 );
 
 /** A machine with a driver, and a first device that translates one page. */
-function running(eventqLog2 = 4): BenchMachine {
-  const machine = new BenchMachine(new BenchHost());
+function running(eventqLog2 = 4, ids?: IdRegisters): BenchMachine {
+  const machine = new BenchMachine(new BenchHost(ids));
   machine.plug();
   machine.guest.probe({ cmdqLog2: 8, eventqLog2 });
   machine.attach().map(GOOD, BUFFERS, 0x1000);
@@ -172,8 +173,8 @@ describe('a storm', () => {
 
 describe('a storm while the guest does not read', () => {
   /** Two devices, each with a domain, and no interrupt that reaches the guest. */
-  function pair(eventqLog2 = 4): BenchMachine {
-    const machine = running(eventqLog2);
+  function pair(eventqLog2 = 4, ids?: IdRegisters): BenchMachine {
+    const machine = running(eventqLog2, ids);
     machine.plug(1);
     machine.attach(1).map(GOOD, BUFFERS, 0x1000);
     machine.settle();
@@ -352,7 +353,9 @@ describe('a storm while the guest does not read', () => {
     },
   );
   it('no record is of a stalled transaction, whatever CD.S says, so that every one of them may give way', () => {
-    const machine = pair();
+    // Its hardware stalls where a CD says so, and no STE forbids it.
+    const machine = pair(4, SERVER_SMMU);
+    storm(machine, 1);
     const { smmu, memory } = machine.machine;
     const pointer = (address: number): number => {
       memory.load64(0, address);
@@ -364,7 +367,7 @@ describe('a storm while the guest does not read', () => {
     machine.guest.commands.issueAndSync(Uint32Array.of(OPCODE.CMD_CFGI_CD, 8, 1, 0));
     storm(machine, 24);
     const records = [...machine.machine.accelerator.drainEvents()];
-    expect(records).toHaveLength(8);
+    expect(records).toHaveLength(9);
     const base = (smmu.registers[OFFSET.EVENTQ_BASE >>> 2] & ~0x1f) >>> 0;
     for (let i = 0; i < 16; i++) {
       const record = new Uint32Array(8);
@@ -372,6 +375,9 @@ describe('a storm while the guest does not read', () => {
       records.push(record);
     }
     expect(records.map((record) => EVENT_RECORD.Stall.get(record))).toEqual(records.map(() => 0));
+    // 5.4.2: where STE.S1STALLD is 1, a CD that stalls is ILLEGAL.
+    const types = records.map((record) => EVENT_RECORD.EventID.get(record));
+    expect(types.filter((type) => type === EVENT_TYPE.C_BAD_CD)).toHaveLength(24);
     machine.close();
   });
 });

@@ -36,12 +36,13 @@ export class BenchHost {
   ioctls: number[] = [];
   readonly ram = new Uint8Array(RAM_SIZE);
 
-  constructor() {
+  /** @param ids of its SMMU. */
+  constructor(ids: IdRegisters = LAB_SMMU) {
     this.sim = new SimHost({
       schedule: this.scheduler.post,
       onIoctl: (_fd, request) => this.ioctls.push(request),
     });
-    const smmu = this.sim.addSmmu({ name: 'arm-smmu-v3.0.auto', ids: LAB_SMMU });
+    const smmu = this.sim.addSmmu({ name: 'arm-smmu-v3.0.auto', ids });
     this.testers = [0, 1].map((index) => {
       const tester = new DmaTester(this.sim.physicalMemory);
       // The physical StreamIDs are not the guest's.
