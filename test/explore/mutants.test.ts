@@ -184,7 +184,19 @@ const MUTANTS: readonly {
   {
     name: 'losses are kept from the guest',
     where: 'queue',
+    only: ['plug nic0', 'EVENTQEN=1', 'DMA nic0 hole', 'deliver', 'take'],
     schedule: ['plug nic0', 'EVENTQEN=1', 'DMA nic0 hole', 'DMA nic0 hole'],
+    invariant: 'events',
+    mutant: {
+      machine: ({ smmu }) => {
+        smmu.eventsLost = () => {};
+      },
+    },
+  },
+  {
+    name: 'a guest that listens does not hear of what went with the last device',
+    where: 'queue',
+    schedule: ['plug nic0', 'EVENTQEN=1', 'DMA nic0 hole', 'unplug nic0'],
     invariant: 'events',
     mutant: {
       machine: ({ smmu }) => {
