@@ -6,17 +6,16 @@ import { OUTCOME, Transaction, Translation } from '../smmu/transaction.ts';
 import { EVENT_SIZE } from '../spec/events.ts';
 import { EVENTQ_CONS, EVENTQ_PROD, OFFSET } from '../spec/registers.ts';
 import { SparseRam } from '../memory/sparse-ram.ts';
-import type { DmaResult, Step, StepResult, Vector } from './vector.ts';
+import { type DmaResult, type Step, type StepResult, VECTOR_RAM, type Vector } from './vector.ts';
 
-const RAM_FIRST = 0x4000_0000;
-const RAM_SIZE = 0x1_8000_0000;
+/** What a vector may touch of its RAM. Honest ones need less than 4 MiB. */
+const MOST_RAM = 256 * 2 ** 20;
 /** The vectors' reset value of GBPA, which the architecture leaves open. */
 const GBPA_RESET = 0x1000;
-const WORD = /^0x/iu;
 
 /** The system that the vectors describe: 6 GiB of RAM from 1 GiB, and an SMMU with the ID registers they were made for. */
 export class VectorMachine {
-  readonly #ram = new SparseRam(RAM_FIRST, RAM_SIZE);
+  readonly #ram = new SparseRam(VECTOR_RAM.first, VECTOR_RAM.size);
   readonly #smmu = new Smmu({
     ids: QEMU_LIKE,
     memory: this.#ram,
@@ -26,7 +25,7 @@ export class VectorMachine {
   readonly #translation = new Translation();
   readonly #record = new Uint8Array(EVENT_SIZE);
 
-  /** Back to reset, with the vector's memory. */
+  /** Back to reset, with the vector's memory. @throws RangeError if it touches more than 256 MiB of RAM */
   prepare(vector: Vector): void {
     this.#ram.clear();
     this.#smmu.reset();
@@ -39,8 +38,9 @@ export class VectorMachine {
     return this.#smmu;
   }
 
-  /** Does one step. */
+  /** Does one step. @throws RangeError as {@link VectorMachine.prepare} does */
   step(step: Step, vector: Vector): StepResult {
+    this.#limit();
     switch (step[0]) {
       case 'w32':
         this.#smmu.write(Number(step[1]), 4, 0, Number(step[2]));
@@ -51,7 +51,7 @@ export class VectorMachine {
         return null;
       }
       case 'r32':
-        return hex(this.#smmu.read(Number(step[1]), 4));
+        return this.read(Number(step[1]));
       case 'mem':
         this.#poke(step[1], step[2]);
         return null;
@@ -62,9 +62,14 @@ export class VectorMachine {
     }
   }
 
-  /** A register by name, as text. */
-  register(name: string): string | undefined {
-    return name in OFFSET ? hex(this.#smmu.read(OFFSET[name as keyof typeof OFFSET], 4)) : undefined;
+  /** Offset of a register, undefined if there is none of that name. */
+  offsetOf(name: string): number | undefined {
+    return Object.hasOwn(OFFSET, name) ? OFFSET[name as keyof typeof OFFSET] : undefined;
+  }
+
+  /** The 32 bits at an offset, as text. */
+  read(offset: number): string {
+    return hex(this.#smmu.read(offset, 4));
   }
 
   /** Whether CMDQ_CONS.ERR means anything (6.3.28). */
@@ -72,8 +77,13 @@ export class VectorMachine {
     return ((this.#smmu.read(OFFSET.GERROR, 4) ^ this.#smmu.read(OFFSET.GERRORN, 4)) & 1) !== 0;
   }
 
+  #limit(): void {
+    if (this.#ram.touched > MOST_RAM) throw new RangeError('The vector touches more than 256 MiB of RAM.');
+  }
+
   #poke(address: string, bytes: string): void {
-    const at = Number(WORD.test(address) ? address : `0x${address}`);
+    this.#limit();
+    const at = Number(address);
     const data = new Uint8Array(bytes.length / 2);
     for (let i = 0; i < data.length; i++) data[i] = Number.parseInt(bytes.slice(2 * i, 2 * i + 2), 16);
     this.#ram.writeBytes(hiOfNumber(at), at % 0x1_0000_0000, data);

@@ -35,6 +35,11 @@ export class SparseRam extends Memory {
     return super.ramAt(hi, lo, size);
   }
 
+  /** Bytes that exist because something in them, or near them, was touched. */
+  get touched(): number {
+    return this.#used.length * CHUNK;
+  }
+
   /** Whether the address is RAM. Does not touch it. */
   contains(hi: number, lo: number): boolean {
     return this.#holds(hi, lo, 1);

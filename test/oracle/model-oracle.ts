@@ -33,16 +33,17 @@ export class ModelOracle {
       result.out.push(machine.step(step, vector));
       if (step[0] === 'dma' && this.#overflowFlag() !== before) result.overflow ??= i;
     }
-    for (const name of Object.keys(FINAL_REGISTERS)) result.final[name] = machine.register(name)!;
+    for (const [name, offset] of Object.entries(FINAL_REGISTERS)) result.final[name] = machine.read(offset);
     return result;
   }
 
   #overflowFlag(): boolean {
-    return Number(this.#machine.register('EVENTQ_PROD')) >= 0x8000_0000;
+    return Number(this.#machine.read(FINAL_REGISTERS.EVENTQ_PROD)) >= 0x8000_0000;
   }
 
   #queueIsWritable({ eventq }: OracleCase): boolean {
-    const value = (name: string): number => Number(this.#machine.register(name));
+    const value = (name: keyof typeof FINAL_REGISTERS): number =>
+      Number(this.#machine.read(FINAL_REGISTERS[name]));
     const size = 2 ** eventq.log2;
     const full = ((value('EVENTQ_PROD') ^ value('EVENTQ_CONS')) & (2 * size - 1)) === size;
     const error = ((value('GERROR') ^ value('GERRORN')) & 4) !== 0;

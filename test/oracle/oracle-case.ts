@@ -47,5 +47,5 @@ export const toHex = (value: number | bigint): string => `0x${value.toString(16)
 /** The case as the model's runner takes it. */
 export const asVector = (given: OracleCase): Vector => ({
   ...given,
-  expected: { out: [], final: {}, masks: [] },
+  expected: { out: [], final: [], masks: [] },
 });
