@@ -1,7 +1,8 @@
 import type { StepResult } from '../../src/conformance/vector.ts';
 import { CaseState } from './case-state.ts';
 import { CASE_DEPARTURES } from './case-departures.ts';
-import { type Quirk, WALK_DEPARTURES } from './departures.ts';
+import type { Quirk } from './departures.ts';
+import { fewest } from './fewest.ts';
 import type { ModelOracle, ModelResult } from './model-oracle.ts';
 import { type CaseResult, FINAL_REGISTERS, type OracleCase } from './oracle-case.ts';
 import { type Seen, accessesOf, sameRecord, wordsOf } from './records.ts';
@@ -23,10 +24,6 @@ export interface Verdict {
 }
 
 const EVENTQ = { PROD: 0x100a8, CONS: 0x100ac } as const;
-/** These matter only with others. */
-const PREPARING: readonly Quirk[] = ['s2-concatenated', 'ttb-with-cd', 's2ha'];
-const ALL_QUIRKS = Object.keys(WALK_DEPARTURES) as Quirk[];
-
 /** Compares what the model and QEMU made of a case. */
 export function compare(given: OracleCase, models: ModelOracle, qemu: CaseResult): Verdict {
   const verdict: Verdict = { model: [], qemu: [], used: new Set() };
@@ -209,7 +206,12 @@ class Comparison {
       } else for (const quirk of quirks) this.#verdict.used.add(quirk);
     }
     this.#more += got.events - expected.events;
-    const { destination, page, leaves, leafBits, tables } = keptAfter(this.#state, access, quirks ?? []);
+    const { destination, page, leaves, leafBits, tables } = keptAfter(
+      this.#state,
+      access,
+      quirks ?? [],
+      this.#kept,
+    );
     if (destination !== undefined) {
       this.#reached.add(leavesKey(leaves));
       // Where the leaf of stage 1 is the larger one.
@@ -218,39 +220,19 @@ class Comparison {
     for (const [key, pa] of tables) if (!this.#tables.has(key)) this.#tables.set(key, pa);
   }
 
-  /** The fewest departures with which the walker says what QEMU said. */
-  #explain(access: Access, got: Seen, writable: boolean): Quirk[] | undefined {
-    const kept: Kept = { tables: this.#tables, reached: this.#reached, pages: this.#pages };
-    const outcome = (quirks: Iterable<Quirk>): Outcome =>
-      outcomeOf(this.#state, access, new Set(quirks), kept);
-    const matches = (quirks: readonly Quirk[]): boolean => isOutcome(got, outcome(quirks), writable);
-    const single = ALL_QUIRKS.find((quirk) => matches([quirk]));
-    if (single !== undefined) return [single];
-    const text = (quirks: readonly Quirk[]): string => textOf(outcome(quirks));
-    /** Those that do something here: alone or beside others that do. */
-    const relevant: Quirk[] = [];
-    const isRelevant = (quirk: Quirk): boolean =>
-      [[], relevant, PREPARING, ...[...PREPARING, ...relevant].map((other) => [other])].some(
-        (others) => text([...others, quirk]) !== text(others.filter((other) => other !== quirk)),
-      );
-    for (let before = -1; before !== relevant.length;) {
-      before = relevant.length;
-      for (const quirk of ALL_QUIRKS)
-        if (!relevant.includes(quirk) && isRelevant(quirk)) relevant.push(quirk);
-    }
-    for (let size = 2; size <= Math.min(relevant.length, 5); size++)
-      for (const subset of subsets(relevant, size)) if (matches(subset)) return subset;
-    return undefined;
+  get #kept(): Kept {
+    return { tables: this.#tables, reached: this.#reached, pages: this.#pages };
   }
-}
 
-function* subsets<T>(from: readonly T[], size: number, start = 0): Generator<T[]> {
-  if (size === 0) {
-    yield [];
-    return;
+  #explain(access: Access, got: Seen, writable: boolean): Quirk[] | undefined {
+    const kept = this.#kept;
+    const outcome = (quirks: readonly Quirk[]): Outcome =>
+      outcomeOf(this.#state, access, new Set(quirks), kept);
+    return fewest(
+      (quirks) => isOutcome(got, outcome(quirks), writable),
+      (quirks) => textOf(outcome(quirks)),
+    );
   }
-  for (let i = start; i <= from.length - size; i++)
-    for (const rest of subsets(from, size - 1, i + 1)) yield [from[i], ...rest];
 }
 
 const hex = (value: bigint): string => value.toString(16);

@@ -41,6 +41,11 @@ export const WALK_DEPARTURES = {
       "QEMU sends the base of a stage 1 table through stage 2, aligns the output, and adds the index; it is each descriptor's address that is translated.",
     clause: '3.3.2, 7.3.22',
   },
+  's1-table-ips': {
+    reason:
+      'QEMU cuts the PA of the first table of stage 1 to IPS when there are two stages, and reads somewhere else; IPS is the size of what stage 1 gives, which is an IPA.',
+    clause: '5.4 IPS, 3.4.3',
+  },
   'table-size': {
     reason:
       'QEMU does not compare the address of a next-level table with IPS or S2PS, and reads there; that is an Address size fault.',

@@ -307,7 +307,13 @@ class Walk {
     const kept = keeps && this.#is('ttb-kept') ? this.#kept?.tables.get(key) : undefined;
     const table = kept ?? this.#stage2(level.base, 'r', CLASS.TT);
     this.tables.set(key, table);
-    return table;
+    return this.#is('s1-table-ips') ? table & ((1n << BigInt(level.outputBits)) - 1n) : table;
+  }
+
+  #descriptor(at: bigint): bigint | undefined {
+    // The address that QEMU makes may be in its machine's window for PCI, where reads that nobody takes give ones.
+    if (this.#is('s1-table-ips') && at >> 39n === 1n) return 0xffff_ffff_ffff_ffffn;
+    return this.#state.read(at);
   }
 
   #stage2(ipa: bigint, kind: 'r' | 'w', cls: Class): bigint {
@@ -351,7 +357,7 @@ class Walk {
       if (!stage2) return table + offset;
       const whole = this.#is('s1-table-base');
       // QEMU aligns what comes out, not what goes in.
-      if (first && (whole || this.#is('ttb-kept')))
+      if (first && (whole || this.#is('ttb-kept') || this.#is('s1-table-ips')))
         return (this.#firstTable(level, upper, true) & -tableBytes(level)) + offset;
       try {
         if (whole) return this.#stage2(table, 'r', CLASS.TT) + offset;
@@ -393,11 +399,13 @@ class Walk {
     for (let n = level.start; ; n++) {
       const lsb = BigInt(level.granule + (3 - n) * stride);
       let bits = n === level.start ? BigInt(level.inputBits) - lsb : BigInt(stride);
+      // Only with QEMU's way to take such a level: its table is at 0 then, where flash reads as zero.
+      if (bits < -3n) throw stop(TYPE.F_TRANSLATION);
       if (bits < 0n) bits = 0n;
       let index = (input >> lsb) & ((1n << bits) - 1n);
       if (this.#is('s2-concatenated')) index &= (1n << BigInt(stride)) - 1n;
       const at = physical(table, 8n * index, n === level.start);
-      const descriptor = this.#state.read(at);
+      const descriptor = this.#descriptor(at);
       if (descriptor === undefined) throw stop(TYPE.F_WALK_EABT, at);
       const type = get(descriptor, 1, 0);
       const isLeaf = n === 3 ? type === 3n : type === 1n;
@@ -432,19 +440,25 @@ export const outcomeOf = (
   kept?: Kept,
 ): Outcome => new Walk(state, access, quirks, kept).run();
 
-/** What QEMU keeps after an access of which this state is the start. */
+/** What QEMU keeps after an access of which this state is the start, and which came to what these ways make of it. */
 export function keptAfter(
   state: CaseState,
   access: Access,
   quirks: readonly Quirk[],
+  kept: Kept,
 ): Pick<Walk, 'destination' | 'page' | 'leaves' | 'leafBits' | 'tables'> {
-  const walk = new Walk(state, access, new Set([...KEEPING, ...quirks]));
+  const walk = new Walk(state, access, new Set([...KEEPING, ...quirks]), kept);
   walk.run();
-  return walk;
+  if (walk.destination !== undefined) return walk;
+  const { tables } = walk;
+  const plain = new Walk(state, access, new Set(quirks), kept);
+  plain.run();
+  const { destination, page, leaves, leafBits } = plain;
+  return { destination, page, leaves, leafBits, tables };
 }
 
 /** With these QEMU finds first-level tables, and goes on where the architecture stops. */
-const KEEPING: readonly Quirk[] = ['s1-table-base', 'ttb-with-cd'];
+const KEEPING: readonly Quirk[] = ['s1-table-base', 'ttb-with-cd', 's2ptw'];
 
 /** The STE of an access and its CD, as far as they can be read. */
 export const structuresOf = (

@@ -1,7 +1,7 @@
 import type { CdFields, SteFields } from '../../support/tables.ts';
 import { CR0, type CaseBuilder, OPCODE } from './case-builder.ts';
 import type { Stream } from './stream.ts';
-import { goodStream, miss, someSids, spoil, touch } from './walks.ts';
+import { goodStream, hasDevices, miss, someSids, spoil, touch } from './walks.ts';
 
 /** Widths of fields that may be given any value, right or wrong. */
 type Values = Readonly<Record<string, number>>;
@@ -109,6 +109,8 @@ export function steCase(builder: CaseBuilder): string {
   }
   // The stage that Config asks for may never have been made; address 0 is not nowhere.
   stream.ste.S1ContextPtr ??= builder.take(64n);
+  // What was an IPA may be a PA now, of one of the devices of QEMU's machine.
+  if (hasDevices(BigInt(stream.ste.S1ContextPtr))) throw new RangeError('S1ContextPtr leads to a device');
   stream.writeStructures();
   builder.setup();
   accesses(builder, stream);

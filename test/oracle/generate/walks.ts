@@ -17,7 +17,7 @@ export function someSids(builder: CaseBuilder, count: number): [number, number][
 }
 
 /** Whether QEMU's machine may have something other than RAM there: that would answer, where nothing is to answer. */
-const hasDevices = (address: bigint): boolean =>
+export const hasDevices = (address: bigint): boolean =>
   address < 0x4000_0000n || (address >= 0x40_0000_0000n && address < 0x100_0000_0000n);
 
 export type Fault = (builder: CaseBuilder, stream: Stream, path: Path, index: number) => bigint | undefined;
