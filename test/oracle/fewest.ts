@@ -23,24 +23,28 @@ export function fewest(
     if (found === undefined) known.set(key, (found = text(quirks)));
     return found;
   };
-  // What changes nothing beside one other may do so beside two; that takes longer to find out.
-  for (const others of [1, 2]) {
-    const relevant = relevantBeside(others, cached);
+  let relevant = ALL.filter((quirk) => changes(quirk, [[], ...subsets(ALL, 1)], cached));
+  for (;;) {
     for (let size = 2; size <= Math.min(relevant.length, MOST); size++)
       for (const subset of subsets(relevant, size)) if (matches(subset)) return subset;
+    // What changes nothing beside one other may do so beside two.
+    const pairs = [...subsets(relevant, 2)];
+    const more = ALL.filter((quirk) => relevant.includes(quirk) || changes(quirk, pairs, cached));
+    if (more.length === relevant.length) return undefined;
+    relevant = more;
   }
-  return undefined;
 }
 
-/** Departures that change something, alone or beside so many others. */
-function relevantBeside(count: number, text: (quirks: readonly Quirk[]) => string): Quirk[] {
-  const companies = Array.from({ length: count + 1 }, (_, size) => [...subsets(ALL, size)]).flat();
-  return ALL.filter((quirk) =>
-    companies.some((others) => {
-      if (others.includes(quirk)) return false;
-      return text([...others, quirk].toSorted()) !== text(others.toSorted());
-    }),
-  );
+/** Whether a departure changes something beside one of these companies. */
+function changes(
+  quirk: Quirk,
+  companies: readonly (readonly Quirk[])[],
+  text: (quirks: readonly Quirk[]) => string,
+): boolean {
+  return companies.some((others) => {
+    if (others.includes(quirk)) return false;
+    return text([...others, quirk].toSorted()) !== text(others);
+  });
 }
 
 function* subsets<T>(from: readonly T[], size: number, start = 0): Generator<T[]> {
