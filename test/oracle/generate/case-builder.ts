@@ -140,32 +140,45 @@ export class CaseBuilder {
   /** Registers and queues, as a driver sets them up: with invalidation of everything. */
   setup(given: Setup = {}): void {
     const { random } = this;
-    const cmdqLog2 = given.cmdqLog2 ?? 2 + random.below(4);
-    const eventqLog2 = given.eventqLog2 ?? 5;
+    const cmdqLog2 = given.cmdqLog2 ?? 2 + random.below(7);
+    const eventqLog2 = given.eventqLog2 ?? random.pick([5, 5, 6, 7]);
     this.cmdq = { base: given.cmdqBase ?? this.take(alignOf(16n << BigInt(cmdqLog2))), log2: cmdqLog2 };
     this.eventq = {
       base: given.eventqBase ?? this.take(alignOf(32n << BigInt(eventqLog2))),
       log2: eventqLog2,
     };
     this.#initial = piecesOf(this.#words);
-    this.w32(0x28, random.chance(0.5) ? 0xd75 : random.below(0x1000));
-    this.w32(0x2c, (given.recinvsid ?? random.chance(0.9)) ? 2 : 0);
-    this.base(0x80, this.streamTable.base);
-    this.w32(0x88, this.streamTable.config);
-    this.base(0x90, this.cmdq.base | BigInt(cmdqLog2));
-    this.base(0xa0, this.eventq.base | BigInt(eventqLog2));
+    const recinvsid = given.recinvsid ?? random.chance(0.9);
+    // While all is off, any order is as good as another.
+    const writes = shuffled(random, [
+      () => this.w32(0x28, random.chance(0.5) ? 0xd75 : random.below(0x1000)),
+      () => this.w32(0x2c, recinvsid ? 2 : 0),
+      () => this.base(0x80, this.streamTable.base),
+      () => this.w32(0x88, this.streamTable.config),
+      () => this.base(0x90, this.cmdq.base | BigInt(cmdqLog2)),
+      () => this.base(0xa0, this.eventq.base | BigInt(eventqLog2)),
+    ]);
+    for (const write of writes) write();
     this.prod = given.cmdqStart ?? this.#anyPointer(cmdqLog2);
     const events = given.eventqStart ?? this.#anyPointer(eventqLog2);
     for (const offset of [0x98, 0x9c]) this.w32(offset, this.prod);
     for (const offset of [0x100a8, 0x100ac]) this.w32(offset, events);
-    const cr0 = given.cr0 ?? CR0.ALL;
-    if ((cr0 & CR0.CMDQEN) !== 0) {
-      this.w32(0x20, cr0 & ~CR0.SMMUEN);
+    this.#enable(given.cr0 ?? CR0.ALL);
+  }
+
+  /** Turns things on, all at once or one after the other. Nothing is cached after reset, so nothing has to be invalidated. */
+  #enable(cr0: number): void {
+    const { random } = this;
+    if ((cr0 & CR0.CMDQEN) !== 0 && random.chance(0.75)) {
+      this.w32(0x20, random.chance(0.5) ? cr0 & ~CR0.SMMUEN : CR0.CMDQEN);
+      if (random.chance(0.1)) this.r32(0x24);
       this.command(OPCODE.CFGI_STE_RANGE, 31n);
       this.command(OPCODE.TLBI_NSNH_ALL);
       this.sync();
     }
+    if (random.chance(0.1)) this.w32(0x20, cr0 & ~CR0.EVENTQEN);
     this.w32(0x20, cr0);
+    if (random.chance(0.25)) this.r32(0x24);
   }
 
   /** An empty queue may start anywhere. */
@@ -262,6 +275,12 @@ export class CaseBuilder {
       steps: this.#steps,
     };
   }
+}
+
+/** The same things in another order. */
+export function shuffled<T>(random: Random, from: readonly T[]): T[] {
+  const left = [...from];
+  return from.map(() => left.splice(random.below(left.length), 1)[0]);
 }
 
 /** 6.3.26: a queue is aligned to its size, and to 32 bytes. */

@@ -191,8 +191,11 @@ function change({ builder, streams }: World): void {
   else if (kind === 5 && stream.stage1) changeCd(stream);
   else if (kind === 6) changeSte(stream);
   else if (kind === 7 && stream.stage1 && stream.stage2) changeTablePage(stream);
-  // A new page where there was none: faults are not cached, so nothing is invalidated (16.2).
-  else stream.map();
+  else {
+    // A new page where there was none: faults are not cached, so nothing is invalidated (16.2).
+    stream.map();
+    if (random.chance(0.5)) return;
+  }
   if (random.chance(0.3)) builder.command(...randomCommand(builder));
   builder.sync();
 }

@@ -48,16 +48,21 @@ export function randomCommand(builder: CaseBuilder): Command {
   ])();
 }
 
-/** Opcodes that chapter 4 does not have, or has only for Secure. */
-const RESERVED = [
-  0x00, 0x08, 0x0b, 0x0f, 0x14, 0x17, 0x19, 0x1b, 0x1f, 0x24, 0x27, 0x29, 0x2b, 0x2f, 0x31, 0x3f, 0x42, 0x43,
-  0x47, 0x4f, 0x54, 0x57, 0x59, 0x5b, 0x61, 0x6f, 0x50, 0x53, 0x58, 0x5a, 0x60,
-];
+/** Commands of EL2, EL3, ATS, PRI and stalls, which are not there. */
+const ABSENT = [0x18, 0x1a, 0x20, 0x21, 0x22, 0x23, 0x40, 0x41, 0x44, 0x45];
+const EXISTING = [0x01, 0x02, ...Object.values<number>(OPCODE), ...ABSENT];
+/** Opcodes that chapter 4 does not have for this SMMU at all: reserved, for Secure, Realm or root, MPAM, DPT. */
+const RESERVED = Array.from({ length: 256 }, (_, opcode) => opcode).filter(
+  (opcode) => !EXISTING.includes(opcode),
+);
 
 /** A command that is CERROR_ILL, and known as that to everyone. */
 export function reservedCommand(builder: CaseBuilder): Command {
   const { random } = builder;
-  if (random.chance(0.7)) return [random.pick(RESERVED), 0n, 0n];
+  if (random.chance(0.7)) {
+    const says = random.chance(0.5);
+    return [random.pick(RESERVED), says ? random.big(64) : 0n, says ? random.big(56) << 8n : 0n];
+  }
   // 4.1.6: SSec on the Non-secure queue.
   const opcode = random.pick([OPCODE.CFGI_STE, OPCODE.CFGI_STE_RANGE, OPCODE.CFGI_CD, OPCODE.CFGI_CD_ALL]);
   return [opcode, 0n, sidOf(builder) | (1n << 10n)];
@@ -67,8 +72,7 @@ export function reservedCommand(builder: CaseBuilder): Command {
 export function illegalToUs(builder: CaseBuilder): Command {
   const { random } = builder;
   return random.pick<() => Command>([
-    // Of EL2, EL3, ATS, PRI and stalls, which are not there.
-    () => [random.pick([0x18, 0x1a, 0x20, 0x21, 0x22, 0x23, 0x40, 0x41, 0x44, 0x45]), 0n, 0n],
+    () => [random.pick(ABSENT), 0n, 0n],
     () => [random.pick([0x01, 0x02]), 0n, sidOf(builder) | (1n << 10n)],
     () => [OPCODE.SYNC, 0n, 3n << 12n],
     // 4.4.1.1: one granule of no level is not a range.

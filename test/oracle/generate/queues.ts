@@ -1,6 +1,6 @@
 import { CR0, type CaseBuilder } from './case-builder.ts';
 import { type Command, illegalToUs, randomCommand, reservedCommand } from './commands.ts';
-import { goodStream, someSids, touch, unmapped } from './walks.ts';
+import { goodStream, plainStream, someSids, touch, unmapped } from './walks.ts';
 
 const GERROR = 0x60;
 const GERRORN = 0x64;
@@ -56,7 +56,7 @@ export function cmdqCase(builder: CaseBuilder): string {
     for (const command of commands) builder.command(...command);
     if (random.chance(0.2)) {
       // Written while the queue is off; it goes on when it is turned on.
-      builder.w32(0x20, CR0.SMMUEN | CR0.EVENTQEN);
+      builder.w32(0x20, random.pick([0, CR0.SMMUEN, CR0.EVENTQEN, CR0.SMMUEN | CR0.EVENTQEN]));
       builder.submit();
       builder.r32(CMDQ.CONS);
       builder.w32(0x20, CR0.ALL);
@@ -98,15 +98,13 @@ export function evtqCase(builder: CaseBuilder): string {
   const { random } = builder;
   builder.streamTable.make();
   const [sids] = someSids(builder, 1);
-  const stream = goodStream(builder, { sids, config: 5 }, 1);
-  // Nothing that QEMU has its own way with: what is recorded decides what the queue does.
-  Object.assign(stream.cd, { R: 1, TBI0: 0, TBI1: 0 });
-  stream.writeStructures();
+  const unaligned = random.chance(0.06);
+  // Where records are elsewhere in QEMU, they have to be the same.
+  const stream = plainStream(builder, sids, unaligned ? 5 : random.pick([5, 5, 6]));
   const faulty = unmapped(builder, stream);
-  const log2 = random.pick([0, 1, 1, 2, 2, 3, 4]);
+  const log2 = random.pick([0, 1, 1, 2, 2, 3, 4, 5, 6, 7]);
   const size = 2 ** log2;
   const variant: string[] = [];
-  const unaligned = random.chance(0.06);
   const bytes = 32n << BigInt(log2);
   if (unaligned) {
     variant.push('base');
@@ -116,7 +114,7 @@ export function evtqCase(builder: CaseBuilder): string {
   const overflows = !unaligned && random.chance(0.12);
   let used = 0;
   let enabled = true;
-  for (let i = 6 + random.below(14); i > 0; i--) {
+  for (let i = Math.min(6 + random.below(14) + random.below(size + 1), 80); i > 0; i--) {
     const kind = random.below(10);
     if (kind < 5) {
       if (enabled && used === size && !overflows) continue;

@@ -1,8 +1,9 @@
 import { CR0, type CaseBuilder } from './case-builder.ts';
 import { randomCommand, reservedCommand } from './commands.ts';
-import { goodStream, miss, someSids, touch, unmapped } from './walks.ts';
+import { goodStream, miss, plainStream, someSids, touch, unmapped } from './walks.ts';
 
 const GBPA = 0x44;
+const IRQ_CTRL = 0x50;
 const GERROR = 0x60;
 const GERRORN = 0x64;
 const CMDQ_CONS = 0x9c;
@@ -39,6 +40,9 @@ export function gbpaCase(builder: CaseBuilder): string {
 }
 
 const READ_ONLY = [0x00, 0x04, 0x08, 0x0c, 0x10, 0x14, 0x1c, 0x24, 0x54, 0x60];
+const READABLE = [0x80, 0x84, 0x88, 0x90, 0x94, 0xa0, 0xa4, 0x28, 0x2c, 0x98, 0x9c, 0x44, 0x50, 0x64];
+/** Without ATS, PRI, MSI and the rest, nothing is there (6.1). */
+const NOTHING = [0x30, 0x40, 0x68, 0x6c, 0x70, 0xb0, 0xb4, 0xb8, 0xbc, 0xc0, 0xc8, 0xd0, 0xdc, 0x200];
 
 /** Enables and their acknowledgements, identification, what is read-only, and what can be read back. */
 export function cr0Case(builder: CaseBuilder): string {
@@ -52,13 +56,14 @@ export function cr0Case(builder: CaseBuilder): string {
     const kind = random.below(5);
     if (kind === 0) {
       const offset = random.pick(READ_ONLY);
-      builder.w32(offset, random.below(2 ** 16) * 0x1_0001);
+      builder.w32(offset, random.chance(0.2) ? random.pick([0, 0xffff_ffff]) : random.below(2 ** 32));
       builder.r32(offset);
     } else if (kind === 1) {
       builder.w32(0x50, random.pick([0, 1, 4, 5]));
       builder.r32(0x50, 0x54);
     } else if (kind === 2) {
-      builder.r32(random.pick([0x80, 0x84, 0x88, 0x90, 0x94, 0xa0, 0xa4, 0x28, 0x2c, 0x98, 0x9c, 0x44]));
+      for (let n = random.below(6); n >= 0; n--)
+        builder.r32(random.pick(random.pick([READABLE, READABLE, READ_ONLY, NOTHING])));
     } else if (kind === 3) {
       cr0 = random.pick([0, CR0.CMDQEN, CR0.EVENTQEN, CR0.SMMUEN, CR0.ALL, CR0.SMMUEN | CR0.EVENTQEN]);
       builder.w32(0x20, cr0);
@@ -82,19 +87,27 @@ export function gerrorCase(builder: CaseBuilder): string {
   const { random } = builder;
   builder.streamTable.make();
   const [sids] = someSids(builder, 1);
-  const stream = goodStream(builder, { sids, config: 5 }, 1);
-  // Nothing that QEMU has its own way with: what is recorded decides what the queue does.
-  Object.assign(stream.cd, { R: 1, TBI0: 0, TBI1: 0 });
-  stream.writeStructures();
+  const stream = plainStream(builder, sids, random.pick([5, 5, 6]));
   const faulty = unmapped(builder, stream);
+  const { page } = builder.dataPage();
   const abort = random.chance(0.6);
   builder.setup({ cmdqLog2: 4, ...(abort && { eventqBase: builder.nowhere(44)! }) });
   let acknowledged = 0;
   let commandError = false;
   let eventError = false;
   for (let i = 5 + random.below(6); i > 0; i--) {
-    const kind = random.below(5);
-    if (kind === 0) {
+    const kind = random.below(7);
+    if (kind === 5) {
+      builder.w32(IRQ_CTRL, random.pick([0, 1, 4, 5]));
+      builder.r32(IRQ_CTRL + 4);
+    } else if (kind === 6) {
+      // Errors change nothing about what passes while the SMMU is off.
+      builder.w32(0x20, CR0.ALL & ~CR0.SMMUEN);
+      builder.w32(GBPA, random.pick([0x8000_1000, 0x8010_0000]));
+      builder.dma(sids[0], 'r', page);
+      builder.r32(GERROR, CMDQ_CONS);
+      builder.w32(0x20, CR0.ALL);
+    } else if (kind === 0) {
       builder.dma(sids[0], 'r', faulty);
       eventError ||= abort;
     } else if (kind === 1) touch(builder, stream, stream.mappings[0], 1);

@@ -8,11 +8,32 @@ import {
   buildCd,
   buildSte,
 } from '../../support/tables.ts';
+import type { Random } from '../../support/random-world.ts';
 import type { CaseBuilder } from './case-builder.ts';
 
 export const SIZES = [32, 36, 40, 42, 44, 44, 44, 44];
 const TG0: Record<number, number> = { 12: 0, 14: 2, 16: 1 };
 const TG1: Record<number, number> = { 12: 2, 14: 1, 16: 3 };
+
+/** Fields that decide nothing but attributes, and how many bits they have. */
+const STE_ATTRIBUTES = {
+  S1CIR: 2,
+  S1COR: 2,
+  S1CSH: 2,
+  MemAttr: 4,
+  MTCFG: 1,
+  ALLOCCFG: 4,
+  SHCFG: 2,
+  NSCFG: 2,
+  S2IR0: 2,
+  S2OR0: 2,
+  S2SH0: 2,
+} as const;
+const CD_ATTRIBUTES = { IR0: 2, OR0: 2, SH0: 2, IR1: 2, OR1: 2, SH1: 2, NSCFG0: 1, NSCFG1: 1 } as const;
+
+const attributesOf = (random: Random, widths: Readonly<Record<string, number>>): Record<string, number> =>
+  Object.fromEntries(Object.entries(widths).map(([name, width]) => [name, random.below(2 ** width)]));
+
 const FULL = 0xffff_ffff_ffff_ffffn;
 
 /** A leaf, and the tables above it. */
@@ -88,6 +109,7 @@ export class Stream {
     this.config = config;
     this.ste = { Config: config };
     if (this.stage1 || this.stage2) this.ste.S2VMID = this.vmid;
+    if (random.chance(0.7)) Object.assign(this.ste, attributesOf(random, STE_ATTRIBUTES));
     this.#space1 = this.stage2 ? this.#ipaSpace() : builder.space;
     if (this.stage2) this.#makeStage2();
     if (this.stage1) this.#makeStage1();
@@ -125,12 +147,12 @@ export class Stream {
     const shape = this.#stage2Shape();
     this.table2 = new PageTable(this.builder.space, shape);
     const start = this.table2.startLevel;
-    const least = [1, 2, 3, 4].filter((ps) => SIZES[ps] >= shape.inputBits);
+    const least = [0, 1, 2, 3, 4].filter((ps) => SIZES[ps] >= shape.inputBits);
     Object.assign(this.ste, {
       S2T0SZ: 64 - shape.inputBits,
       S2SL0: shape.log2Granule === 12 ? 2 - start : 3 - start,
       S2TG: TG0[shape.log2Granule],
-      S2PS: random.chance(0.95) ? random.pick([...least, 4, 5, 6]) : 1,
+      S2PS: random.chance(0.95) ? random.pick([...least, 4, 5, 6]) : random.below(2),
       S2AA64: 1,
       S2AFFD: random.chance(0.2) ? 1 : 0,
       S2R: random.chance(0.9) ? 1 : 0,
@@ -262,8 +284,13 @@ export class Stream {
     } satisfies CdFields);
     // QEMU takes TBI0 for both halves.
     cd.TBI1 = random.chance(0.8) ? cd.TBI0! : random.below(2);
+    if (random.chance(0.7)) {
+      Object.assign(cd, attributesOf(random, CD_ATTRIBUTES));
+      cd.MAIR = random.big(64);
+    }
     this.#setHalf(this.upper, this.table1);
-    if (this.#options.bothHalves === true) {
+    if (this.#options.bothHalves !== true) this.#ignoreHalf(!this.upper);
+    else {
       const other: Shape = {
         log2Granule: random.pick([12, 14, 16] as const),
         inputBits: 25 + random.below(24),
@@ -277,6 +304,16 @@ export class Stream {
     this.cdAt = this.stage2
       ? this.#physical.get(this.cdIpa >> log2)! + (this.cdIpa & ((1n << log2) - 1n))
       : this.cdIpa;
+  }
+
+  /** 5.4 EPD0, EPD1: what is said about a half that is not walked means nothing. */
+  #ignoreHalf(upper: boolean): void {
+    const { random } = this.builder;
+    if (random.chance(0.3)) return;
+    const [size, tg, had] = [random.below(64), random.below(4), random.below(2)];
+    const table = random.big(52);
+    if (upper) Object.assign(this.cd, { T1SZ: size, TG1: tg, HAD1: had, TTB1: table });
+    else Object.assign(this.cd, { T0SZ: size, TG0: tg, HAD0: had, TTB0: table });
   }
 
   #setHalf(upper: boolean, table: PageTable): void {

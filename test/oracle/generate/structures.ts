@@ -36,6 +36,21 @@ const STE_WIDTHS: Values = {
   S2R: 1,
 };
 
+const STAGE_1 = ['S1Fmt', 'S1CDMax', 'S1DSS', 'S1STALLD'] as const;
+const STAGE_2 = [
+  'S2T0SZ',
+  'S2SL0',
+  'S2TG',
+  'S2PS',
+  'S2ENDI',
+  'S2AFFD',
+  'S2PTW',
+  'S2HD',
+  'S2HA',
+  'S2S',
+  'S2R',
+] as const;
+
 /** Not IPS, which is thrown by itself. */
 const CD_WIDTHS: Values = {
   T0SZ: 6,
@@ -96,6 +111,14 @@ export function steCase(builder: CaseBuilder): string {
   const [sids] = someSids(builder, 1);
   const stream = goodStream(builder, { sids, concatenated: random.chance(0.05) }, 1 + random.below(3));
   const names = scramble(builder, stream.ste, STE_WIDTHS, 1 + random.below(3));
+  if (random.chance(0.2)) {
+    // 5.2: fields of a stage that Config does not ask for are IGNORED.
+    const off = [...(stream.stage1 ? [] : STAGE_1), ...(stream.stage2 ? [] : STAGE_2)];
+    const all = Object.fromEntries(off.map((name) => [name, random.below(2 ** STE_WIDTHS[name])]));
+    Object.assign(stream.ste, all);
+    if (!stream.stage2) stream.ste.S2TTB = random.big(56);
+    names.push('ignored');
+  }
   if (random.chance(0.1) && stream.ste.S2TTB !== undefined) {
     stream.ste.S2TTB = highBit(builder, stream.ste.S2TTB);
     names.push('S2TTB');
@@ -162,7 +185,7 @@ export function strtabCase(builder: CaseBuilder): string {
   const table = builder.streamTable;
   table.make(random.pick([10, 10, 11, 14, 16]));
   const streams = someSids(builder, 2).map((sids) =>
-    goodStream(builder, { sids, config: random.pick([4, 4, 5, 6]) }, 1),
+    goodStream(builder, { sids, config: random.pick([4, 4, 5, 6, 7]) }, 1),
   );
   const names: string[] = [];
   if (table.split !== 0 && random.chance(0.8)) names.push(spoilL1(builder, streams));

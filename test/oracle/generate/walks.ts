@@ -1,18 +1,14 @@
 import { LEAF } from '../../support/tables.ts';
 import { READER_SIDS, WRITER_SIDS } from '../endpoints.ts';
-import type { CaseBuilder } from './case-builder.ts';
+import { type CaseBuilder, shuffled } from './case-builder.ts';
 import { type Mapping, type Path, Stream, type StreamOptions } from './stream.ts';
 
 const ADDRESS = 0xffff_ffff_f000n;
 
 /** Pairs of endpoints, one that reads and one that writes; each endpoint is in one of them. */
 export function someSids(builder: CaseBuilder, count: number): [number, number][] {
-  const shuffled = (from: readonly number[]): number[] => {
-    const left = [...from];
-    return from.map(() => left.splice(builder.random.below(left.length), 1)[0]);
-  };
-  const readers = shuffled(READER_SIDS);
-  const writers = shuffled(WRITER_SIDS);
+  const readers = shuffled(builder.random, READER_SIDS);
+  const writers = shuffled(builder.random, WRITER_SIDS);
   return readers.slice(0, count).map((reader, i) => [reader, writers[i]]);
 }
 
@@ -140,7 +136,16 @@ export function goodStream(builder: CaseBuilder, options: StreamOptions, pages: 
   return stream;
 }
 
-/** A page whose leaf of stage 1 is invalid. */
+/** A stream that QEMU has no way of its own with, but for the IPA of a record: what is recorded decides what a queue does. */
+export function plainStream(builder: CaseBuilder, sids: StreamOptions['sids'], config: 5 | 6): Stream {
+  const stream = goodStream(builder, { sids, config }, 1);
+  if (config === 5) Object.assign(stream.cd, { R: 1, TBI0: 0, TBI1: 0 });
+  else Object.assign(stream.ste, { S2R: 1, S2PS: 5 });
+  stream.writeStructures();
+  return stream;
+}
+
+/** A page whose first leaf is invalid. */
 export function unmapped(builder: CaseBuilder, stream: Stream): bigint {
   const mapping = stream.map();
   if (mapping === undefined) throw new RangeError('no room for a page');
@@ -167,8 +172,8 @@ export function walkCase(builder: CaseBuilder, config: number): string {
     // Two things wrong: one of them counts.
     if (random.chance(0.2)) names.push(spoil(builder, stream, random.pick(mapping.paths)));
   }
-  if (stream.tablePaths.length > 0 && random.chance(0.15)) {
-    const path = random.pick(stream.tablePaths);
+  if (stream.tablePaths.length > 0 && random.chance(0.25)) {
+    const path = random.chance(0.3) ? stream.cdPath! : random.pick(stream.tablePaths);
     names.push(`table.${spoil(builder, stream, path)}`);
   }
   builder.setup();
