@@ -2,7 +2,7 @@ import { LEAF } from '../../support/tables.ts';
 import { CR0, type CaseBuilder, OPCODE } from './case-builder.ts';
 import { randomCommand } from './commands.ts';
 import { type Mapping, type Path, Stream } from './stream.ts';
-import { goodStream, miss, someSids, touch } from './walks.ts';
+import { goodStream, miss, someStreams, touch } from './walks.ts';
 
 const FULL = 0xffff_ffff_ffff_ffffn;
 const ADDRESS = 0xffff_ffff_f000n;
@@ -204,7 +204,7 @@ function change({ builder, streams }: World): void {
 function makeStreams(builder: CaseBuilder, count: number): Stream[] {
   const { random } = builder;
   const shared = random.below(0x100);
-  return someSids(builder, count).map((sids, i) => {
+  return someStreams(builder, count).map((sids, i) => {
     const config = random.pick([4, 5, 5, 5, 6, 6, 7, 7, 7]);
     const vmid = config === 5 && random.chance(0.5) ? shared : 0x1000 * (i + 1) + random.below(0x100);
     const asid = 0x1000 * (i + 1) + random.below(0x100);
@@ -224,7 +224,6 @@ function someAccesses({ builder, streams }: World): void {
 /** Changes to tables and structures that are in use, each with the invalidation that it needs. */
 export function changesCase(builder: CaseBuilder): string {
   const { random } = builder;
-  builder.streamTable.make();
   const world = { builder, streams: makeStreams(builder, 1 + random.below(3)) };
   builder.setup({ eventqLog2: 7 });
   someAccesses(world);
@@ -238,7 +237,6 @@ export function changesCase(builder: CaseBuilder): string {
 /** All of it: changes, registers, drains, misses. */
 export function mixCase(builder: CaseBuilder): string {
   const { random } = builder;
-  builder.streamTable.make(random.pick([10, 10, 11]));
   const world = { builder, streams: makeStreams(builder, 2 + random.below(2)) };
   builder.setup({ eventqLog2: 6, recinvsid: true });
   let on = true;

@@ -1,6 +1,6 @@
 import { CR0, type CaseBuilder } from './case-builder.ts';
 import { type Command, illegalToUs, randomCommand, reservedCommand } from './commands.ts';
-import { goodStream, plainStream, someSids, touch, unmapped } from './walks.ts';
+import { goodStream, plainStream, someStreams, touch, unmapped } from './walks.ts';
 
 const GERROR = 0x60;
 const GERRORN = 0x64;
@@ -10,10 +10,9 @@ const EVENTQ = { PROD: 0x100a8, CONS: 0x100ac } as const;
 /** Commands of all kinds, queues of all sizes, errors and how one goes on after them. */
 export function cmdqCase(builder: CaseBuilder): string {
   const { random } = builder;
-  builder.streamTable.make();
-  const [sids] = someSids(builder, 1);
+  const [sids] = someStreams(builder, 1);
   const stream = goodStream(builder, { sids }, 1);
-  const log2 = random.pick([0, 1, 2, 3, 4, 5, 8]);
+  const log2 = random.pick([0, 1, 2, 3, 4, 5, 6, 7, 8]);
   const variant: string[] = [];
   if (random.chance(0.05)) {
     builder.setup({ cmdqLog2: log2, cmdqBase: builder.nowhere(44)!, cr0: CR0.SMMUEN | CR0.EVENTQEN });
@@ -96,8 +95,7 @@ function abortedFetch(builder: CaseBuilder): string {
 /** An Event queue that fills, wraps, is drained or in part, is turned off, overflows. */
 export function evtqCase(builder: CaseBuilder): string {
   const { random } = builder;
-  builder.streamTable.make();
-  const [sids] = someSids(builder, 1);
+  const [sids] = someStreams(builder, 1);
   const unaligned = random.chance(0.06);
   // Where records are elsewhere in QEMU, they have to be the same.
   const stream = plainStream(builder, sids, unaligned ? 5 : random.pick([5, 5, 6]));

@@ -1,6 +1,6 @@
 import { CR0, type CaseBuilder } from './case-builder.ts';
 import { randomCommand, reservedCommand } from './commands.ts';
-import { goodStream, miss, plainStream, someSids, touch, unmapped } from './walks.ts';
+import { goodStream, miss, plainStream, someStreams, touch, unmapped } from './walks.ts';
 
 const GBPA = 0x44;
 const IRQ_CTRL = 0x50;
@@ -12,8 +12,7 @@ const EVENTQ_PROD = 0x100a8;
 /** SMMUEN=0, and GBPA in between. */
 export function gbpaCase(builder: CaseBuilder): string {
   const { random } = builder;
-  builder.streamTable.make();
-  const [sids] = someSids(builder, 1);
+  const [sids] = someStreams(builder, 1);
   const stream = goodStream(builder, { sids }, 2);
   const pages = Array.from({ length: 3 }, () => builder.dataPage().page);
   let cr0 = random.pick([0, CR0.EVENTQEN, CR0.CMDQEN, CR0.CMDQEN | CR0.EVENTQEN, CR0.ALL]);
@@ -47,8 +46,7 @@ const NOTHING = [0x30, 0x40, 0x68, 0x6c, 0x70, 0xb0, 0xb4, 0xb8, 0xbc, 0xc0, 0xc
 /** Enables and their acknowledgements, identification, what is read-only, and what can be read back. */
 export function cr0Case(builder: CaseBuilder): string {
   const { random } = builder;
-  builder.streamTable.make();
-  const [sids] = someSids(builder, 1);
+  const [sids] = someStreams(builder, 1);
   const stream = goodStream(builder, { sids }, 2);
   builder.setup({ cr0: random.pick([CR0.CMDQEN, CR0.CMDQEN | CR0.EVENTQEN, CR0.ALL]) });
   let cr0: number = CR0.ALL;
@@ -85,13 +83,12 @@ export function cr0Case(builder: CaseBuilder): string {
 /** Errors of both queues, acknowledged in any order. Only active errors are acknowledged (6.3.20). */
 export function gerrorCase(builder: CaseBuilder): string {
   const { random } = builder;
-  builder.streamTable.make();
-  const [sids] = someSids(builder, 1);
+  const [sids] = someStreams(builder, 1);
   const stream = plainStream(builder, sids, random.pick([5, 5, 6]));
   const faulty = unmapped(builder, stream);
   const { page } = builder.dataPage();
   const abort = random.chance(0.6);
-  builder.setup({ cmdqLog2: 4, ...(abort && { eventqBase: builder.nowhere(44)! }) });
+  builder.setup({ cmdqLog2: 3 + random.below(6), ...(abort && { eventqBase: builder.nowhere(44)! }) });
   let acknowledged = 0;
   let commandError = false;
   let eventError = false;

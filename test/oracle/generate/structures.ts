@@ -1,7 +1,7 @@
 import type { CdFields, SteFields } from '../../support/tables.ts';
 import { CR0, type CaseBuilder, OPCODE } from './case-builder.ts';
 import type { Stream } from './stream.ts';
-import { goodStream, hasDevices, miss, someSids, spoil, touch } from './walks.ts';
+import { goodStream, hasDevices, miss, someSids, someStreams, spoil, touch } from './walks.ts';
 
 /** Widths of fields that may be given any value, right or wrong. */
 type Values = Readonly<Record<string, number>>;
@@ -107,8 +107,7 @@ function accesses(builder: CaseBuilder, stream: Stream): void {
 /** An STE with fields that were thrown. */
 export function steCase(builder: CaseBuilder): string {
   const { random } = builder;
-  builder.streamTable.make();
-  const [sids] = someSids(builder, 1);
+  const [sids] = someStreams(builder, 1);
   const stream = goodStream(builder, { sids, concatenated: random.chance(0.05) }, 1 + random.below(3));
   const names = scramble(builder, stream.ste, STE_WIDTHS, 1 + random.below(3));
   if (random.chance(0.2)) {
@@ -135,10 +134,25 @@ export function steCase(builder: CaseBuilder): string {
   // What was an IPA may be a PA now, of one of the devices of QEMU's machine.
   if (hasDevices(BigInt(stream.ste.S1ContextPtr))) throw new RangeError('S1ContextPtr leads to a device');
   stream.writeStructures();
+  if (random.chance(0.3)) {
+    // 5.2: of other Security states, or not there without MPAM.
+    for (const sid of sids) builder.write(builder.streamTable.ste(sid) + 32n, ...junk(builder));
+  }
+  if (random.chance(0.3) && stream.mappings.length > 0) {
+    const { paths } = random.pick(stream.mappings);
+    if (paths.length > 0) names.push(spoil(builder, stream, random.pick(paths)));
+  }
   builder.setup();
   accesses(builder, stream);
   return names.join('+');
 }
+
+const junk = ({ random }: CaseBuilder): bigint[] => [
+  random.big(64),
+  random.big(64),
+  random.big(64),
+  random.big(64),
+];
 
 /** A base with one more bit, but not so that it leads to devices (from 2^38 to 2^40). */
 const highBit = (builder: CaseBuilder, base: number | bigint): bigint =>
@@ -148,8 +162,7 @@ const highBit = (builder: CaseBuilder, base: number | bigint): bigint =>
 /** A CD with fields that were thrown. */
 export function cdCase(builder: CaseBuilder): string {
   const { random } = builder;
-  builder.streamTable.make();
-  const [sids] = someSids(builder, 1);
+  const [sids] = someStreams(builder, 1);
   const config = random.pick([5, 5, 5, 7]);
   const options = { config, sids, bothHalves: random.chance(config === 5 ? 0.5 : 0.1) };
   const stream = goodStream(builder, options, 1 + random.below(3));
@@ -183,7 +196,7 @@ export function cdCase(builder: CaseBuilder): string {
 export function strtabCase(builder: CaseBuilder): string {
   const { random } = builder;
   const table = builder.streamTable;
-  table.make(random.pick([10, 10, 11, 14, 16]));
+  table.make(random.pick([10, 10, 11, 14, 16, 20, 24]));
   const streams = someSids(builder, 2).map((sids) =>
     goodStream(builder, { sids, config: random.pick([4, 4, 5, 6, 7]) }, 1),
   );
@@ -191,7 +204,7 @@ export function strtabCase(builder: CaseBuilder): string {
   if (table.split !== 0 && random.chance(0.8)) names.push(spoilL1(builder, streams));
   // Smaller than the StreamIDs, or larger than SIDSIZE: both are limits of the range only (6.3.25).
   if (random.chance(0.4)) {
-    const log2 = random.pick([0, 3, 4, 5, 6, 7, 8, 9]);
+    const log2 = random.below(10);
     const aligned = table.split === 0 ? 64n << BigInt(log2) : 8n << BigInt(Math.max(log2 - table.split, 3));
     table.config = (table.config & ~63) | log2;
     table.base |= random.big(20) & (aligned - 1n) & -64n;
@@ -238,7 +251,7 @@ function spoilL1(builder: CaseBuilder, streams: readonly Stream[]): string {
 function moveTable(builder: CaseBuilder, streams: readonly Stream[]): void {
   const { random, streamTable: table } = builder;
   builder.w32(0x20, CR0.CMDQEN | CR0.EVENTQEN);
-  table.make(random.pick([10, 11, 12]), random.chance(0.85) ? random.pick([6, 8, 10]) : 0);
+  table.make(random.pick([10, 11, 12, 17]), random.chance(0.85) ? random.pick([6, 8, 10]) : 0);
   for (const stream of streams) stream.writeStructures();
   builder.base(0x80, table.base);
   builder.w32(0x88, table.config);

@@ -12,6 +12,14 @@ export function someSids(builder: CaseBuilder, count: number): [number, number][
   return readers.slice(0, count).map((reader, i) => [reader, writers[i]]);
 }
 
+/** Pairs of endpoints, and a stream table that has them. */
+export function someStreams(builder: CaseBuilder, count: number): [number, number][] {
+  const sids = someSids(builder, count);
+  const least = 32 - Math.clz32(Math.max(...sids.flat()));
+  builder.streamTable.make(least + builder.random.below(12 - least));
+  return sids;
+}
+
 /** Whether QEMU's machine may have something other than RAM there: that would answer, where nothing is to answer. */
 export const hasDevices = (address: bigint): boolean =>
   address < 0x4000_0000n || (address >= 0x40_0000_0000n && address < 0x100_0000_0000n);
@@ -157,13 +165,12 @@ export function unmapped(builder: CaseBuilder, stream: Stream): bigint {
 /** Tables that do not change: pages that are reached, and pages that are not because something is wrong on the way. */
 export function walkCase(builder: CaseBuilder, config: number): string {
   const { random } = builder;
-  builder.streamTable.make();
   const options = {
     concatenated: random.chance(0.1),
     scattered: random.chance(0.04),
     bothHalves: random.chance(config === 7 ? 0.1 : 0.5),
   };
-  const [sids] = someSids(builder, 1);
+  const [sids] = someStreams(builder, 1);
   const stream = goodStream(builder, { config, sids, ...options }, 2 + random.below(4));
   const names: string[] = [];
   for (const mapping of stream.mappings) {
