@@ -286,7 +286,11 @@ export const CAUSES: Readonly<Record<EventName, (facts: Facts) => Cause>> = {
   }),
   E_PAGE_REQUEST: (facts) => ({
     summary: `The SMMU suggests that ${iova(facts)} for ${facts.device} should be made resident.`,
-    details: ['This is only a hint; nothing failed.'],
+    details: [
+      'This is only a hint; nothing failed.',
+      // 7.3.19 shows its layout in a picture only.
+      'The record also says how many pages (Span) and which accesses (pR, pW, pX, uR, uW, uX) are expected; where is not known here, so it is not shown.',
+    ],
     checks: [],
   }),
   F_VMS_FETCH: (facts) => ({

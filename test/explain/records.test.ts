@@ -55,6 +55,13 @@ describe('an event record', () => {
     expect(explained.fields.map(({ name }) => name)).toEqual(['EventID', 'SSV', 'SubstreamID', 'StreamID']);
   });
 
+  it('E_PAGE_REQUEST is a hint, and what cannot be decoded of it is said', () => {
+    const explained = explainEvent(words((0x8n << 32n) | 0x24n, 0xffn, 0x1234_5000n, 0n));
+    expect(explained.severity).toBe('info');
+    expect(text(explained)).toMatch(/0x12345000.*only a hint.*Span.*uX.*not known here/u);
+    expect(explained.fields.map(({ name }) => name)).not.toContain('Span');
+  });
+
   it('of each type has a sentence, its clause and the fields of its layout', () => {
     for (const { name, type, clause, fields } of EVENTS) {
       const explained = explainEvent(words((0x20n << 32n) | BigInt(type), CLASS(2n), 0x1000n, 0n));
