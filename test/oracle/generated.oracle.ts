@@ -13,9 +13,24 @@ import type { QemuOracle } from './qemu-oracle.ts';
  * ORACLE_CATEGORIES are some of the categories, with commas between them.
  */
 const { ORACLE_SEED = '1', ORACLE_CASES = '300', ORACLE_CATEGORIES } = process.env;
-const seed = ORACLE_SEED === 'random' ? Math.floor(Math.random() * 2 ** 31) : Number(ORACLE_SEED);
-const count = Number(ORACLE_CASES);
+const seed =
+  ORACLE_SEED === 'random' ? Math.floor(Math.random() * 2 ** 31) : number('ORACLE_SEED', ORACLE_SEED);
+const count = number('ORACLE_CASES', ORACLE_CASES);
 const categories = ORACLE_CATEGORIES?.split(',') ?? Object.keys(TEMPLATES);
+
+/** No case at all would be a test that cannot fail. */
+function number(name: string, text: string): number {
+  const value = Number(text);
+  if (!Number.isSafeInteger(value) || value < 1)
+    throw new RangeError(`${name}=${text} is not a number from 1.`);
+  return value;
+}
+
+for (const category of categories)
+  if (!Object.hasOwn(TEMPLATES, category))
+    throw new RangeError(
+      `ORACLE_CATEGORIES: there is no ${category}, but ${Object.keys(TEMPLATES).join(', ')}.`,
+    );
 
 /** In how many cases each departure was needed. */
 const used = new Map<string, number>(
