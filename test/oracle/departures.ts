@@ -145,10 +145,6 @@ export const WALK_DEPARTURES = {
       'QEMU takes 2^Span STEs behind an L1STD and reports C_BAD_STE beyond, and takes Span above SPLIT + 1; there are 2^(Span-1), beyond is C_BAD_STREAMID, and so is such a Span.',
     clause: '5.1.1, 7.3.3',
   },
-  'l2-align': {
-    reason: 'QEMU does not align L2Ptr to the size of the array.',
-    clause: '5.1',
-  },
   'combined-block': {
     reason:
       "QEMU keeps what it found through two stages by the smaller leaf, and TLBI_NH_VA with another address of stage 1's block does not drop it; any address in the block does.",

@@ -239,7 +239,7 @@ class Walk {
         if (index > 2 ** span - 1) throw new Stop(TYPE.C_BAD_STE);
       } else if (span > split + 1 || index >= 2 ** (span - 1)) throw new Stop(TYPE.C_BAD_STREAMID);
       const l2 = get(l1std, 55, 6) << 6n;
-      const aligned = this.#is('l2-align') ? l2 : l2 & -(64n << BigInt(span - 1));
+      const aligned = l2 & -(64n << BigInt(span - 1));
       at = (aligned & ((1n << BigInt(OAS)) - 1n)) + 64n * BigInt(index);
     } else at = ((base >> BigInt(log2size + 6)) << BigInt(log2size + 6)) + 64n * BigInt(sid);
     const ste = this.#words(at, TYPE.F_STE_FETCH);
