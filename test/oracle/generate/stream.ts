@@ -8,32 +8,12 @@ import {
   buildCd,
   buildSte,
 } from '../../support/tables.ts';
-import type { Random } from '../../support/random-world.ts';
+import { CD_ATTRIBUTES, STE_ATTRIBUTES, attributesOf } from './attributes.ts';
 import type { CaseBuilder } from './case-builder.ts';
 
 export const SIZES = [32, 36, 40, 42, 44, 44, 44, 44];
 const TG0: Record<number, number> = { 12: 0, 14: 2, 16: 1 };
 const TG1: Record<number, number> = { 12: 2, 14: 1, 16: 3 };
-
-/** Fields that decide nothing but attributes, and how many bits they have. */
-const STE_ATTRIBUTES = {
-  S1CIR: 2,
-  S1COR: 2,
-  S1CSH: 2,
-  MemAttr: 4,
-  MTCFG: 1,
-  ALLOCCFG: 4,
-  SHCFG: 2,
-  NSCFG: 2,
-  S2IR0: 2,
-  S2OR0: 2,
-  S2SH0: 2,
-} as const;
-const CD_ATTRIBUTES = { IR0: 2, OR0: 2, SH0: 2, IR1: 2, OR1: 2, SH1: 2, NSCFG0: 1, NSCFG1: 1 } as const;
-
-const attributesOf = (random: Random, widths: Readonly<Record<string, number>>): Record<string, number> =>
-  Object.fromEntries(Object.entries(widths).map(([name, width]) => [name, random.below(2 ** width)]));
-
 const FULL = 0xffff_ffff_ffff_ffffn;
 
 /** A leaf, and the tables above it. */
