@@ -10,7 +10,8 @@ import type { Features } from './features.ts';
 import { PERM } from './permissions.ts';
 import { PATH, type StreamContext } from './stream-context.ts';
 import { ATS_DENIED, ATS_UNSUPPORTED, type StreamContexts } from './stream-contexts.ts';
-import { OUTCOME, type Outcome, type Transaction, type Translation } from './transaction.ts';
+import { copyTransaction } from './stalls.ts';
+import { OUTCOME, type Outcome, Transaction, type Translation } from './transaction.ts';
 import type { Stage1Walk } from './walk-stage1.ts';
 import { type Stage2Walk, beyond } from './walk-stage2.ts';
 
@@ -41,6 +42,11 @@ export class Ats {
   readonly #parts: AtsParts;
   readonly #selection = { index: 0 };
   readonly #ste = new Uint32Array(STE_WORDS);
+  /** The translated transaction at hand, as one without a PASID. */
+  readonly #plain = new Transaction();
+  /** PnU and InD of the request at hand. */
+  #privileged = false;
+  #instruction = false;
 
   constructor(parts: AtsParts) {
     this.#parts = parts;
@@ -51,6 +57,9 @@ export class Ats {
     const { contexts } = this.#parts;
     grant(result, 0, transaction, 0);
     result.log2Size = 12;
+    // 13.7: without a PASID there is no Priv and no Exe.
+    this.#privileged = transaction.ssv && transaction.privileged;
+    this.#instruction = transaction.ssv && transaction.instruction;
     const status = contexts.find(transaction);
     if (status !== 0) {
       if (status === ATS_UNSUPPORTED) return OUTCOME.AtsUr;
@@ -60,10 +69,10 @@ export class Ats {
     const context = contexts.current;
     if (context.path === PATH.Abort) return OUTCOME.AtsUr;
     if (contexts.effectiveEATS(context) === STE_EATS.Disabled) return this.denyRequest(transaction, result);
-    // 13.7: without a PASID there is no Priv and no Exe.
-    let privileged = transaction.ssv && transaction.privileged;
-    if (context.PRIVCFG >= STE_PRIVCFG.Unprivileged) privileged = context.PRIVCFG === STE_PRIVCFG.Privileged;
-    return this.#translateRequest(transaction, context, privileged, result);
+    if (context.PRIVCFG >= STE_PRIVCFG.Unprivileged)
+      this.#privileged = context.PRIVCFG === STE_PRIVCFG.Privileged;
+    if (context.INSTCFG >= STE_INSTCFG.Data) this.#instruction = context.INSTCFG === STE_INSTCFG.Instruction;
+    return this.#translateRequest(transaction, context, this.#privileged, result);
   }
 
   #translateRequest(
@@ -75,8 +84,10 @@ export class Ats {
     const { features, stage1, stage2, contexts } = this.#parts;
     const { addrHi, addrLo } = transaction;
     const shift = privileged ? 3 : 0;
-    // Everything that could be granted: the walk stops only where nothing is, and marks dirty only what may be written.
-    const need = (READ | EXECUTE | (transaction.noWrite ? 0 : WRITE)) << shift;
+    // Everything that could be granted (13.7.1): X alone grants nothing, unless all reads are instruction fetches. The
+    // walk stops only where nothing is, and marks dirty only what may be written.
+    const read = context.INSTCFG === STE_INSTCFG.Instruction ? EXECUTE : READ;
+    const need = (read | (transaction.noWrite ? 0 : WRITE)) << shift;
     if (context.path === PATH.Bypass || context.path === PATH.Stage2) {
       if (beyond(addrHi, addrLo, features.oasBits))
         return this.#refuse(EVENT_TYPE.F_ADDR_SIZE, transaction, result);
@@ -112,7 +123,7 @@ export class Ats {
     result.log2Size = stage1.log2Size;
     if (nested) {
       // 3.13.7: stage 2 is made dirty only where stage 1 lets writes through.
-      const wanted = need & ((permissions | READ | EXECUTE) << shift);
+      const wanted = need & (permissions << shift);
       const second = stage2.walk(context.s2, stage1.outHi, stage1.outLo, wanted, EVENT_CLASS.IN);
       if (second !== 0) return this.#refuse(second, transaction, result);
       permissions &= stage2.permissions >>> shift;
@@ -144,7 +155,8 @@ export class Ats {
     // 3.9.1.3: RECINVSID does not count for translated transactions.
     if (type === EVENT_TYPE.C_BAD_STREAMID && request && CR2.RECINVSID.get(registers, CR2_WORD) === 0) return;
     result.event = type;
-    if (type === EVENT_TYPE.F_WALK_EABT) event.translation(type, transaction, fault, false, false);
+    if (type === EVENT_TYPE.F_WALK_EABT)
+      event.translation(type, transaction, fault, this.#privileged, this.#instruction);
     else event.configuration(type, transaction, fault);
     this.#parts.send();
   }
@@ -157,9 +169,20 @@ export class Ats {
     return OUTCOME.AtsUr;
   }
 
+  /** 3.9.1.3: without IDR3.PASIDTT a translated transaction counts as one without a PASID, with all that comes with it. */
+  #withoutPasid(given: Transaction): Transaction {
+    const plain = this.#plain;
+    copyTransaction(given, plain);
+    plain.ssv = plain.privileged = plain.instruction = false;
+    return plain;
+  }
+
   /** A transaction that carries an address which ATS gave out. SMMUEN=1. */
-  translated(transaction: Transaction, result: Translation): Outcome {
+  translated(given: Transaction, result: Translation): Outcome {
     const { features, registers, contexts, stage2, fault, event } = this.#parts;
+    // 5.2 EATS: an SMMU without ATS passes no translated traffic; no device behind it can have got an address.
+    if (!features.ATS) return OUTCOME.Abort;
+    const transaction = this.#withoutPasid(given);
     const { addrHi, addrLo } = transaction;
     result.paHi = addrHi;
     result.paLo = addrLo;
@@ -176,7 +199,6 @@ export class Ats {
       const EATS = contexts.effectiveEATS(context);
       if (context.config === STE_CONFIG.Bypass || EATS === STE_EATS.Disabled)
         return this.forbidTranslated(transaction, result);
-      // Without IDR3.PASIDTT it counts as one without a PASID.
       status = selectCd(ste, features, false, 0, this.#selection);
       if (status === 0 && EATS === STE_EATS.Full)
         return beyond(addrHi, addrLo, features.oasBits) ? OUTCOME.Abort : OUTCOME.Ok;
@@ -214,7 +236,7 @@ export class Ats {
   /** The stream may not send translated transactions. */
   forbidTranslated(transaction: Transaction, result: Translation): Outcome {
     result.event = EVENT_TYPE.F_TRANSL_FORBIDDEN;
-    this.#parts.event.translatedForbidden(transaction);
+    this.#parts.event.translatedForbidden(this.#withoutPasid(transaction));
     this.#parts.send();
     return OUTCOME.Abort;
   }

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { KIND } from '../../src/smmu/transaction.ts';
 import { NOWHERE, Rig, type Access } from '../support/translation-rig.ts';
-import { type CdFields, LEAF, RW_PAGE, S2_RW_PAGE, type SteFields } from '../support/tables.ts';
+import { type CdFields, LEAF, RW_PAGE, S2_RW_PAGE, type SteFields, buildCd } from '../support/tables.ts';
 
 const IDS = { ATS: 1, NS1ATS: 0, SSIDSIZE: 8, CD2L: 1, ATSRECERR: 1, HTTU: 2, ATTR_PERMS_OVR: 1 };
 const F_BAD_ATS_TREQ = 5;
@@ -164,6 +164,58 @@ describe('an ATS Translation Request', () => {
     expect(rig.read(at) & LEAF.S2W).toBe(after);
   });
 
+  it.each<[string, bigint, Access]>([
+    ['execute-only', (RW_PAGE & ~LEAF.AP1) | LEAF.PXN, {}],
+    ['not executable, all reads taken as instructions', RW_PAGE | LEAF.AP2 | LEAF.UXN, { ssid: 1 }],
+  ])('for a page of stage 1 that is %s does not ask stage 2 (3.9.1.2)', (_what, leaf, access) => {
+    const rig = new Rig(IDS);
+    const s2 = rig.stage2();
+    // Stage 2 of the output cannot be read: were it asked, the answer would be Completer Abort.
+    rig.write(s2.base + 8n * 20n, NOWHERE | 3n);
+    const s1 = rig.stage1();
+    s1.map(0x1000n, 20n << 30n, leaf);
+    const cdAt = rig.allocator.take(128n);
+    rig.write(cdAt, ...buildCd({ T0SZ: 25, IPS: 4, TTB0: s1.base }));
+    rig.write(cdAt + 64n, ...buildCd({ T0SZ: 25, IPS: 4, TTB0: s1.base }));
+    const INSTCFG = access.ssid === undefined ? 0 : 3;
+    const substreams = { S1CDMax: 1, S1DSS: 2, INSTCFG };
+    rig.ste(1, { ...rig.stage2Fields(s2), ...substreams, Config: 7, EATS: 1, S1ContextPtr: cdAt });
+    expect(request(rig, 0x1000n, access)).toBe('none 12');
+  });
+
+  it.each<[string, Access, SteFields, object]>([
+    [
+      'as requested with a PASID',
+      { ssid: 1, privileged: true, instruction: true },
+      {},
+      { pnu: true, ind: true },
+    ],
+    [
+      'data and unprivileged without',
+      { privileged: true, instruction: true },
+      {},
+      { pnu: false, ind: false },
+    ],
+    [
+      'as overridden',
+      { ssid: 1, privileged: true, instruction: true },
+      { PRIVCFG: 2, INSTCFG: 2 },
+      { pnu: false, ind: false },
+    ],
+  ])(
+    'that ends in F_WALK_EABT is recorded with PnU and InD %s (7.3.12, 13.7)',
+    (_what, access, ste, seen) => {
+      const rig = new Rig(IDS);
+      rig.cr2 = REC_CFG_ATS;
+      const cdAt = rig.allocator.take(128n);
+      rig.write(cdAt, ...buildCd({ T0SZ: 25, IPS: 4, TTB0: NOWHERE }));
+      rig.write(cdAt + 64n, ...buildCd({ T0SZ: 25, IPS: 4, TTB0: NOWHERE }));
+      rig.ste(1, { Config: 5, EATS: 1, S1CDMax: 1, S1DSS: 2, S1ContextPtr: cdAt, ...ste });
+      expect(request(rig, 0x1000n, access)).toBe('ca');
+      expect(rig.events()).toMatchObject([{ type: 0x0b, s2: false, cls: 1, input: 0x1000n, ...seen }]);
+    },
+  );
+
   it('nested is as large as the smaller leaf', () => {
     expect(request(rigWith(7), 0x20_1000n)).toBe('ok 40201000 RW 21');
   });
@@ -201,6 +253,41 @@ describe('an ATS translated transaction', () => {
       { type: 0x11, s2: false },
       { type: 0x10, s2: true, cls: 2, rnw: false, last: 1n << 43n },
     ]);
+  });
+
+  it('with a PASID counts as one without where PASIDTT=0 (3.9.1.3)', () => {
+    const rig = rigWith(7, { EATS: 2, S1CDMax: 1, S1DSS: 2 });
+    const access = { ...TRANSLATED, ssid: 1, privileged: true, instruction: true };
+    expect(rig.access(1, 0x5_0000_1234n, access)).toBe('ok 80001234');
+    expect(rig.access(1, 0x5_0000_9000n, access)).toBe('abort');
+    rig.ste(1, { Config: 5, EATS: 0 });
+    rig.command(3n | (1n << 32n));
+    expect(rig.access(1, 0x1000n, access)).toBe('abort');
+    rig.cr0 = 0;
+    expect(rig.access(1, 0x1000n, access)).toBe('abort');
+    // Without SSV, SubstreamID, PnU and InD.
+    expect(rig.events()).toEqual([
+      {
+        type: 0x10,
+        sid: 1,
+        rnw: true,
+        pnu: false,
+        ind: false,
+        s2: true,
+        cls: 2,
+        input: 0x5_0000_9000n,
+        last: 0x5_0000_9000n,
+      },
+      { type: F_TRANSL_FORBIDDEN, sid: 1, input: 0x1000n },
+      { type: F_TRANSL_FORBIDDEN, sid: 1, input: 0x1000n },
+    ]);
+  });
+
+  it.each([SMMUEN, SMMUEN | ATSCHK])('does not pass an SMMU without ATS, CR0=%i (5.2 EATS)', (cr0) => {
+    const rig = new Rig();
+    rig.cr0 = cr0;
+    rig.ste(1, { Config: 4, EATS: 1 });
+    expect(rig.access(1, 0x4000_0000n, TRANSLATED)).toBe('abort');
   });
 
   it('beyond the OAS aborts silently', () => {
