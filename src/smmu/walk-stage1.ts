@@ -174,8 +174,8 @@ export class Stage1Walk {
       if (observer !== undefined) observer.permissions(1, permissions, need);
       if ((permissions & need) === 0) return this.#stop(EVENT_TYPE.F_PERMISSION);
       if (clean) {
-        // 3.13.3: a write makes the page dirty; until then the TLB must not let writes through.
-        if ((need & WRITES) !== 0) newLo &= ~AP_READ_ONLY;
+        // 3.13.3: a write that is let in makes the page dirty; until then the TLB must not let writes through.
+        if ((permissions & need & WRITES) !== 0) newLo &= ~AP_READ_ONLY;
         else permissions &= ~WRITES;
       }
       if (newLo !== lo && !this.dry) {

@@ -164,6 +164,23 @@ describe('an ATS Translation Request', () => {
     expect(rig.read(at) & LEAF.S2W).toBe(after);
   });
 
+  it.each<[string, bigint, bigint, string]>([
+    ['APTable keeps read-only', RW_PAGE | LEAF.AP2 | LEAF.DBM, 2n << 61n, 'ok 80001000 R 12'],
+    ['is for privileged accesses', (RW_PAGE & ~LEAF.AP1) | LEAF.AP2 | LEAF.DBM, 0n, 'none 12'],
+  ])('does not make dirty what %s (3.13.3.1, 13.7)', (_what, leaf, tableBits, answer) => {
+    const rig = new Rig(IDS);
+    const s1 = rig.stage1();
+    const at = s1.map(0x1000n, 0x8000_1000n, leaf, 3, tableBits);
+    rig.ste(1, {
+      Config: 5,
+      EATS: 1,
+      S1ContextPtr: rig.cd({ T0SZ: 25, IPS: 4, TTB0: s1.base, HA: 1, HD: 1 }),
+    });
+    const before = rig.read(at);
+    expect(request(rig, 0x1000n)).toBe(answer);
+    expect(rig.read(at)).toBe(before);
+  });
+
   it.each<[string, bigint, Access]>([
     ['execute-only', (RW_PAGE & ~LEAF.AP1) | LEAF.PXN, {}],
     ['not executable, all reads taken as instructions', RW_PAGE | LEAF.AP2 | LEAF.UXN, { ssid: 1 }],
