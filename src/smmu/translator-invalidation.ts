@@ -42,8 +42,8 @@ const SCALE_IN_PLACE = TLBI_RANGE.SCALE.inPlace;
 const SCALE_SHIFT = TLBI_RANGE.SCALE.shift;
 const VMW = CR0.VMW.inPlace;
 
-/** Larger ranges than this in 4 KB pages are all the same: beyond what the TLB takes apart. */
-const PAGES_MAX = 2 ** 30;
+/** No address has more than 52 bits, so larger ranges in 4 KB pages are all the same. */
+const PAGES_MAX = 2 ** 40;
 
 /**
  * High half of a VA with its top byte made copies of bit 55, as the TLB keeps it. Where TBI ignores that byte a command may

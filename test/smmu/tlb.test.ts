@@ -284,6 +284,26 @@ describe('a stage 1 translation in the TLB', () => {
     expect(rig.access(1, 0x20_3000n)).toBe('abort');
   });
 
+  it.each<[string, bigint, bigint]>([
+    ['no level', 0n, 27n],
+    ['level 1', 1n << 8n, 26n],
+    ['level 1, the largest range', 1n << 8n, 63n],
+  ])(
+    'in a block of 4 TiB is dropped by a range of 64 TiB and more around it: %s (4.4.1.1)',
+    (_what, ttl, scale) => {
+      const rig = new Rig({ OAS: 6, VAX: 1 });
+      const table = rig.stage1({ log2Granule: 16, inputBits: 52, highBits: 'lpa' });
+      const va = 5n << 42n;
+      const leafAt = table.map(va, 1n << 43n, RW_PAGE, 1);
+      const cdAt = rig.cd({ T0SZ: 12, TG0: 1, IPS: 6, TTB0: table.base, ASID: 5 });
+      rig.ste(1, { Config: 5, S1ContextPtr: cdAt, S2VMID: 9 });
+      expect(rig.access(1, va)).toBe('ok 80000000000');
+      rig.write(leafAt, 0n);
+      rig.command(0x12n | VMID | ASID | (15n << 12n) | (scale << 20n), (3n << 10n) | ttl);
+      expect(rig.access(1, va)).toBe('abort');
+    },
+  );
+
   it('of a global page is dropped by a range too large to take apart', () => {
     const rig = cached(stage1(RW_PAGE & ~(1n << 11n)), 0x1000n);
     rig.command(0x12n | VMID | ASID | (19n << 20n), 1n << 10n);
