@@ -49,18 +49,24 @@ export function identificationProblems(ids: IdRegisters): string[] {
   must(d3.BBML <= 2, 'BBML 3 is reserved.');
   must(d3.PTWNNC === 0 || d0.S2P === 1, 'PTWNNC needs S2P.');
   must(d3.FWB === 0 || d0.S2P === 1, 'FWB needs S2P.');
+  must(d3.HAD === 0 || d0.S1P === 1, 'HAD needs S1P.');
   must(d3.E0PD === 0 || d0.S1P === 1, 'E0PD needs S1P.');
 
   must(d5.OAS <= 6, 'OAS must be 0..6 (32 to 52 bits): 56 bits needs 128-bit descriptors.');
   must(d5.GRAN4K + d5.GRAN16K + d5.GRAN64K > 0, 'At least one of GRAN4K, GRAN16K and GRAN64K must be 1.');
   must(d5.VAX <= 1, 'VAX must be 0 or 1 (48 or 52 bits).');
-  must(d5.DS === 0 || d5.OAS === 6, 'DS needs OAS 6 (52 bits).');
+  must(d5.DS === 0 || d5.VAX === 1, 'DS needs VAX 1 (52 bits).');
+  must(d5.DS === 0 || d5.GRAN4K + d5.GRAN16K > 0, 'DS needs GRAN4K or GRAN16K.');
+  const tablesOf52 = d5.GRAN64K === 1 || (d5.DS === 1 && d5.GRAN4K + d5.GRAN16K > 0);
+  must(d5.OAS !== 6 || tablesOf52, 'OAS 6 needs GRAN64K or DS: no descriptor holds 52 bits otherwise.');
+  must(d5.VAX !== 1 || tablesOf52, 'VAX 1 needs GRAN64K or DS: no table translates 52 bits otherwise.');
   must(d5.STALL_MAX === 0 || d0.STALL_MODEL !== 1, 'STALL_MAX needs a STALL_MODEL other than 1.');
   must(d0.STALL_MODEL === 1 || d5.STALL_MAX > 0, 'A STALL_MODEL with stalls needs STALL_MAX of at least 1.');
 
   // 6.3.8: a revision promises what became mandatory in it.
   must(ArchMajorRev === 0 && ArchMinorRev <= 4, 'AIDR must be 0..4 (SMMUv3.0 to v3.4).');
   must(ArchMinorRev >= 1 || (d5.OAS < 6 && d5.VAX === 0), '52-bit addresses need AIDR 1 (SMMUv3.1).');
+  must(ArchMinorRev >= 1 || d3.XNX === 0, 'XNX needs AIDR 1 (SMMUv3.1).');
   must(ArchMinorRev < 1 || d0.S1P === 0 || d3.HAD === 1, 'SMMUv3.1 with S1P must have HAD.');
   must(ArchMinorRev < 1 || d0.S2P === 0 || d3.XNX === 1, 'SMMUv3.1 with S2P must have XNX.');
   must(ArchMinorRev < 2 || d3.RIL === 1, 'SMMUv3.2 must have RIL.');

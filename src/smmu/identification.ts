@@ -38,7 +38,7 @@ export interface QemuProperties {
   readonly oas?: number;
   /** Bits of SubstreamID, 0..20. */
   readonly ssidsize?: number;
-  /** Stages of translation offered. */
+  /** Stages of translation offered: IDR0.S1P and S2P, and no IDR3.HAD without stage 1 (6.3.4). */
   readonly stage?: '1' | '2' | 'nested';
 }
 
@@ -131,6 +131,7 @@ function propertyFields(properties: QemuProperties, problems: string[]): IdField
     ...(encodedOas !== undefined && encodedOas >= 0 && { OAS: encodedOas }),
     ...(ssidsize !== undefined && { SSIDSIZE: ssidsize }),
     ...(stage !== undefined && { S1P: Number(stage !== '2'), S2P: Number(stage !== '1') }),
+    ...(stage === '2' && { HAD: 0 }),
   };
 }
 

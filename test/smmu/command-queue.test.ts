@@ -9,7 +9,7 @@ const ATC_INV_SYNC = 3;
 const CMDQ_ERR = 1;
 
 const STAGE_1 = identify(QEMU_LIKE, { S2P: 0 });
-const STAGE_2 = identify(QEMU_LIKE, { S1P: 0 });
+const STAGE_2 = identify(QEMU_LIKE, { S1P: 0, HAD: 0 });
 const HYP = identify(QEMU_LIKE, { HYP: 1 });
 const ATS = identify(QEMU_LIKE, { ATS: 1 });
 const PRI = identify(QEMU_LIKE, { ATS: 1, PRI: 1, PRIQS: 4 });
@@ -95,7 +95,7 @@ describe('legality of commands', () => {
   );
 
   it('takes level 1 of 16 KiB with DS', () => {
-    const ids = identify(QEMU_LIKE, { DS: 1, OAS: 6 });
+    const ids = identify(QEMU_LIKE, { DS: 1, VAX: 1, OAS: 6 });
     expect(outcome(ids, [0x12, 0, (2 << 10) | (1 << 8), 0])).toBe(0);
   });
 

@@ -49,6 +49,16 @@ describe('an inconsistent set is refused with its reason', () => {
     ['v3.2 without FWB', { ArchMinorRev: 2, HYP: 1 }, /FWB/],
     ['v3.1 without HAD', { HAD: 0 }, /HAD/],
     ['v3.1 without XNX', { XNX: 0 }, /XNX/],
+    ['HAD without stage 1 (6.3.4)', { S1P: 0 }, /HAD needs S1P/],
+    ['XNX in v3.0 (6.3.4)', { ArchMinorRev: 0 }, /XNX needs AIDR 1/],
+    [
+      'DS with 64 KB pages alone (6.3.6)',
+      { OAS: 6, DS: 1, VAX: 1, GRAN4K: 0, GRAN16K: 0 },
+      /DS needs GRAN4K or GRAN16K/,
+    ],
+    ['DS without 52-bit VAs (6.3.6)', { OAS: 6, DS: 1 }, /DS needs VAX 1/],
+    ['52-bit PAs that no table can hold (6.3.6)', { OAS: 6, GRAN64K: 0 }, /OAS 6 needs GRAN64K or DS/],
+    ['52-bit VAs that no table can hold (6.3.6)', { VAX: 1, GRAN64K: 0 }, /VAX 1 needs GRAN64K or DS/],
     ['AArch32 tables', { TTF: 3 }, /AArch64 tables only/],
     ['a reserved endianness', { TTENDIAN: 1 }, /TTENDIAN 1 is reserved/],
     ['ATOS', { ATOS: 1 }, /does not have it/],
@@ -72,6 +82,17 @@ describe('an inconsistent set is refused with its reason', () => {
 
   it('refuses an output address size that is not one', () => {
     expect(problems({}, { oas: 45 }).join()).toMatch(/oas is one of 32, 36, 40, 42, 44, 48, 52, 56, not 45/);
+  });
+});
+
+describe('a consistent set is accepted', () => {
+  it.each<[string, IdFields]>([
+    ['52-bit VAs with 4 KB pages and 48-bit PAs (6.3.6)', { OAS: 5, DS: 1, VAX: 1, GRAN64K: 0 }],
+    ['52-bit VAs with 44-bit PAs (6.3.6)', { VAX: 1 }],
+    ['a stage 2 SMMU', { S1P: 0, HAD: 0 }],
+    ['v3.0 without what came later', { ArchMinorRev: 0, XNX: 0, HAD: 0 }],
+  ])('%s', (_title, fields) => {
+    expect(problems(fields)).toEqual([]);
   });
 });
 
@@ -131,7 +152,7 @@ describe("QEMU's property names", () => {
       describeIds(identify(QEMU_LIKE, {}, { accel: true, ril: false, ats: true, oas: 48, ssidsize: 8 })),
     ).toMatchObject({ RIL: 0, ATS: 1, OAS: 5, SSIDSIZE: 8 });
     expect(describeIds(identify(QEMU_LIKE, {}, { stage: '1' }))).toMatchObject({ S1P: 1, S2P: 0 });
-    expect(describeIds(identify(QEMU_LIKE, {}, { stage: '2' }))).toMatchObject({ S1P: 0, S2P: 1 });
+    expect(describeIds(identify(QEMU_LIKE, {}, { stage: '2' }))).toMatchObject({ S1P: 0, S2P: 1, HAD: 0 });
     expect(describeIds(identify(GUEST_DEFAULT, { XNX: 1 }, { stage: 'nested' }))).toMatchObject({
       S1P: 1,
       S2P: 1,
