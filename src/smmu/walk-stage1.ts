@@ -136,7 +136,7 @@ export class Stage1Walk {
       if ((lo & 2) !== 0 && level < LAST) {
         if (addressHi >>> outputShift !== 0) return this.#stop(EVENT_TYPE.F_ADDR_SIZE);
         // 3.13.6: HAFT marks tables as accessed too.
-        if (s1.HAFT && (lo & TABLE_AF) === 0 && !this.dry) {
+        if (s1.HAFT && (lo & TABLE_AF) === 0) {
           const status = this.#update(s1, s2, ipaHi, ipaLo, atHi, atLo, hi, lo, lo | TABLE_AF);
           if (status < 0) {
             if (--attempts > 0) continue;
@@ -178,7 +178,7 @@ export class Stage1Walk {
         if ((permissions & need & WRITES) !== 0) newLo &= ~AP_READ_ONLY;
         else permissions &= ~WRITES;
       }
-      if (newLo !== lo && !this.dry) {
+      if (newLo !== lo) {
         const status = this.#update(s1, s2, ipaHi, ipaLo, atHi, atLo, hi, lo, newLo);
         if (status < 0) {
           if (--attempts > 0) continue;
@@ -221,7 +221,7 @@ export class Stage1Walk {
 
   /**
    * Replaces the low word of a descriptor, if nobody changed it since it was read. In IPA space that is a write, which stage 2
-   * must allow (3.13.5).
+   * must allow (3.13.5). A look asks stage 2 too, and leaves it at that.
    * @returns 0 done, -1 changed: read it again, else an EventType
    */
   #update(
@@ -241,6 +241,7 @@ export class Stage1Walk {
       // Stage 2 maps it elsewhere by now: begin again with this descriptor.
       if (this.#stage2.paHi !== atHi || this.#stage2.paLo !== atLo) return -1;
     }
+    if (this.dry) return 0;
     const status = compareExchangeDescriptor(this.#memory, s1.bigEndian, atHi, atLo, hi, lo, hi, newLo);
     if (status === MEM_OK_EXCHANGED) return 0;
     return status === MEM_CHANGED ? -1 : this.#abort(atHi, atLo);

@@ -384,6 +384,27 @@ describe('a stage 2 descriptor that stops a transaction', () => {
     ]);
   });
 
+  it('write permission for a stage 1 table in which hardware would set AF (3.13.5)', () => {
+    const ids = { HTTU: 2 };
+    const rig = new Rig(ids);
+    const s2 = rig.stage2();
+    const s1 = rig.stage1();
+    const at = s1.map(0x1000n, 0x4010_0000n, RW_PAGE & ~LEAF.AF);
+    const above = s1.descriptors.at(-2)!;
+    const leafAt2 = s2.map(0x5_0000_0000n, at & ~0xfffn, S2_RW_PAGE & ~LEAF.S2W);
+    rig.write(above, 0x5_0000_0000n | 3n);
+    const cdAt = rig.cd({ T0SZ: 25, IPS: 4, TTB0: s1.base, HA: 1 });
+    rig.ste(1, { ...rig.stage2Fields(s2), Config: 7, S1ContextPtr: cdAt });
+    const before = rig.read(at);
+    const found = explain(rig, 0x1000n, {}, ids);
+    expect([found.event, causeOf(found)]).toEqual(['F_PERMISSION', 'S2AP[1] [7]']);
+    expect(found.cause!.address).toBe(`0x${leafAt2.toString(16)}`);
+    expect(rig.read(at)).toBe(before);
+    // The same, in earnest.
+    expect(rig.access(1, 0x1000n)).toBe('abort');
+    expect(rig.events()).toMatchObject([{ type: 0x13, s2: true, cls: 1 }]);
+  });
+
   it('device memory under a table with S2PTW', () => {
     const rig = new Rig();
     const s2 = rig.stage2();
