@@ -27,6 +27,13 @@ const alignLo = (lo: number, bit: number): number => (bit >= 31 ? 0 : lo & (-2 <
 const alignHi = (hi: number, bit: number): number =>
   bit < 32 ? hi : bit >= 63 ? 0 : (hi & (-2 << (bit - 32))) >>> 0;
 
+/** STRTAB_BASE_CFG.SPLIT as it acts: of the three sizes that there are, 6 for all other values (6.3.25). */
+export const effectiveSplit = (SPLIT: number): number => (SPLIT === 8 || SPLIT === 10 ? SPLIT : 6);
+
+/** Lowest bit of the table's address that counts: aligned to what LOG2SIZE says, even beyond SIDSIZE (6.3.24). */
+export const strtabAlignment = (LOG2SIZE: number, SPLIT: number, twoLevel: boolean): number =>
+  twoLevel ? Math.max(6, LOG2SIZE - SPLIT + 3) : LOG2SIZE + 6;
+
 /** Finds Stream Table Entries in memory (3.3.1). Level 1 descriptors are read every time and never cached. */
 export class StreamTable {
   observer: WalkObserver | undefined;
@@ -63,10 +70,8 @@ export class StreamTable {
     const baseLo = registers[BASE_LO] & ADDR_LO;
     if (!this.#twoLevel || (cfg & FMT_IN_PLACE) !== FMT_TWO_LEVEL)
       return this.#read(alignHi(baseHi, LOG2SIZE + 5), alignLo(baseLo, LOG2SIZE + 5), sid, ste);
-    let SPLIT = STRTAB_BASE_CFG.SPLIT.of(cfg);
-    // 6.3.25: the three sizes that there are; others act as 6.
-    if (SPLIT !== 8 && SPLIT !== 10) SPLIT = 6;
-    const align = Math.max(5, LOG2SIZE - SPLIT + 2);
+    const SPLIT = effectiveSplit(STRTAB_BASE_CFG.SPLIT.of(cfg));
+    const align = strtabAlignment(LOG2SIZE, SPLIT, true) - 1;
     const atHi = alignHi(baseHi, align);
     const atLo = alignLo(baseLo, align);
     const index = size > SPLIT ? sid >>> SPLIT : 0;

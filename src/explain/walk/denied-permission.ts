@@ -130,7 +130,8 @@ interface S2State {
 }
 const S2AP_READ = S2_LEAF.S2AP.put(1);
 const S2AP_WRITE = S2_LEAF.S2AP.put(2);
-const XN = S2_LEAF.XN.inPlace;
+const XN_HIGH = S2_LEAF.XN.put(0b10);
+const XN_LOW = S2_LEAF.XN.put(0b01);
 
 const STAGE2: readonly Change<S2State>[] = [
   {
@@ -144,9 +145,20 @@ const STAGE2: readonly Change<S2State>[] = [
     apply: (state) => (state.lo |= S2AP_WRITE),
   },
   {
-    denial: { field: 'XN', bit: 54, hierarchy: 0, inCd: false, text: 'XN forbids this execution' },
-    applies: ({ hi }) => (hi & XN) !== 0,
-    apply: (state) => (state.hi &= ~XN),
+    denial: { field: 'XN[1]', bit: 54, hierarchy: 0, inCd: false, text: 'XN[1]=1 forbids this execution' },
+    applies: ({ hi }) => (hi & XN_HIGH) !== 0,
+    apply: (state) => (state.hi &= ~XN_HIGH),
+  },
+  {
+    denial: {
+      field: 'XN[0]',
+      bit: 53,
+      hierarchy: 0,
+      inCd: false,
+      text: 'XN[0]=1 with XN[1]=0: only unprivileged accesses may execute',
+    },
+    applies: ({ hi }) => (hi & XN_LOW) !== 0,
+    apply: (state) => (state.hi &= ~XN_LOW),
   },
 ];
 

@@ -56,7 +56,9 @@ function recording(walk: SeenWalk): { readonly recorded: boolean; readonly why: 
   const cr2 = walk.register('CR2');
   const ats = walk.transaction.kind !== KIND.Untranslated;
   const own = type === EVENT_TYPE.F_BAD_ATS_TREQ || type === EVENT_TYPE.F_TRANSL_FORBIDDEN;
-  if (ats && !own && type < EVENT_TYPE.F_TRANSLATION && CR2.REC_CFG_ATS.of(cr2) === 0)
+  // 3.9.1.3: what stage 2 says about a translated transaction is recorded as for any other.
+  const walked = walk.transaction.kind === KIND.AtsTranslated && type === EVENT_TYPE.F_WALK_EABT;
+  if (ats && !own && !walked && type < EVENT_TYPE.F_TRANSLATION && CR2.REC_CFG_ATS.of(cr2) === 0)
     return silent('CR2.REC_CFG_ATS=0');
   if (walk.transaction.kind === KIND.AtsRequest && !own && type >= EVENT_TYPE.F_TRANSLATION)
     return silent('it is only missing from the answer');

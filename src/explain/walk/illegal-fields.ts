@@ -3,9 +3,8 @@
 import { hex32, hex64 } from '../../bits/u64.ts';
 import type { CdField } from '../../smmu/cd-legality.ts';
 import type { Features } from '../../smmu/features.ts';
-import type { SteField } from '../../smmu/ste-legality.ts';
+import { exceeds, type SteField } from '../../smmu/ste-legality.ts';
 import { CD } from '../../spec/cd.ts';
-import { OAS_BITS } from '../../spec/registers.ts';
 import { STE } from '../../spec/ste.ts';
 
 type Reason = (words: Uint32Array, features: Features) => string;
@@ -71,8 +70,14 @@ const STE_REASONS: Reasons<SteField> = {
   S2HD: httuReason('S2HD'),
   S2HAFT: () => 'S2HAFT=1 needs S2HA=1',
   S2TG: granuleReason('S2TG', (ste) => STE.S2TG.get(ste)),
-  S2TTB: (ste, features) =>
-    `S2TTB ${hex64(STE.S2TTB.getHi(ste), STE.S2TTB.getLo(ste))} is beyond the ${features.outputBits(STE.S2PS.get(ste))} bits that S2PS=${STE.S2PS.get(ste)} allows`,
+  S2TTB: (ste, features) => {
+    const hi = STE.S2TTB.getHi(ste);
+    const bits = features.outputBits(STE.S2PS.get(ste));
+    const limit = exceeds(hi & 0xf_ffff, bits)
+      ? `${bits} bits that S2PS=${STE.S2PS.get(ste)} allows`
+      : '48 bits that this granule has with S2DS=0';
+    return `S2TTB ${hex64(hi, STE.S2TTB.getLo(ste))} is beyond the ${limit}`;
+  },
   S2T0SZ: (ste) => `S2T0SZ=${STE.S2T0SZ.get(ste)} is outside what granule and address sizes allow`,
   S2SL0: (ste) =>
     `S2SL0=${STE.S2SL0.get(ste)} names no level from which tables of this granule resolve the ${64 - STE.S2T0SZ.get(ste)} bits of S2T0SZ=${STE.S2T0SZ.get(ste)}`,
@@ -82,8 +87,14 @@ const STE_REASONS: Reasons<SteField> = {
 
 const tableReason =
   (name: 'TTB0' | 'TTB1'): Reason =>
-  (cd, features) =>
-    `${name} ${hex64(CD[name].getHi(cd), CD[name].getLo(cd))} is beyond the ${Math.min(features.outputBits(CD.IPS.get(cd)), OAS_BITS[CD.IPS.get(cd)])} bits that IPS=${CD.IPS.get(cd)} allows`;
+  (cd, features) => {
+    const hi = CD[name].getHi(cd);
+    const bits = features.outputBits(CD.IPS.get(cd));
+    const limit = exceeds(hi & 0xf_ffff, bits)
+      ? `${bits} bits that IPS=${CD.IPS.get(cd)} allows`
+      : '48 bits that this granule has with DS=0';
+    return `${name} ${hex64(hi, CD[name].getLo(cd))} is beyond the ${limit}`;
+  };
 const sizeReason =
   (name: 'T0SZ' | 'T1SZ'): Reason =>
   (cd) =>

@@ -1,6 +1,7 @@
 /** Causes in translation tables: which bit of which descriptor, or which field of the STE or CD in front of them. */
 
 import { hex64 } from '../../bits/u64.ts';
+import { WORLD } from '../../smmu/stage-one.ts';
 import { outsideHalf } from '../../smmu/walk-stage1.ts';
 import { CD } from '../../spec/cd.ts';
 import { EVENT_TYPE } from '../../spec/events.ts';
@@ -90,6 +91,13 @@ function notMapped(walk: SeenWalk, fault: SeenFault): WalkCause {
   const upper = walk.isUpper(stage.hi);
   const half = walk.half(stage.hi);
   const n = upper ? 1 : 0;
+  if (upper && walk.context.s1.world === WORLD.EL2)
+    return inStructure(
+      walk.record.wordsOf('STE')!,
+      'STRW',
+      STE.STRW,
+      `STRW=2: ${address} has bit 55 set, and EL2 has no TTB1`,
+    );
   if (half.EPD) {
     const field = `EPD${n}` as const;
     return inStructure(cd, field, CD[field], `${field}=1: ${address} belongs to TTB${n}, which is off`);
@@ -153,7 +161,7 @@ function refused(walk: SeenWalk): WalkCause {
     const field = first.field.slice('CD.'.length) as 'WXN' | 'PAN' | 'EPAN';
     return { ...inStructure(walk.record.wordsOf('CD')!, field, CD[field], first.text), also };
   }
-  const bits = first.field === 'XN' ? '[54:53]' : `[${first.bit}]`;
+  const bits = `[${first.bit}]`;
   const [holder, ...alike] = first.hierarchy === 0 ? [leaf] : tablesWith(walk, first);
   also.unshift(...alike.map((table) => `so does ${ofDescriptor(table)} at ${hex64(table.atHi, table.atLo)}`));
   return inDescriptor(holder, first.field, bits, first.text, also);

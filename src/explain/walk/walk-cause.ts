@@ -3,11 +3,12 @@
 import { hex32 } from '../../bits/u64.ts';
 import { type CdField, illegalCdField } from '../../smmu/cd-legality.ts';
 import { type SteField, illegalSteField } from '../../smmu/ste-legality.ts';
-import { OUTCOME } from '../../smmu/transaction.ts';
+import { effectiveSplit } from '../../smmu/stream-table.ts';
+import { KIND, OUTCOME } from '../../smmu/transaction.ts';
 import { CD } from '../../spec/cd.ts';
 import { EVENT_TYPE } from '../../spec/events.ts';
 import { CR0, GBPA, STRTAB_BASE_CFG } from '../../spec/registers.ts';
-import { STE } from '../../spec/ste.ts';
+import { STE, STE_CONFIG, STE_EATS } from '../../spec/ste.ts';
 import { L1CD, L1STD } from '../../spec/stream-table.ts';
 import { beyondOutput, inStructure, noMemory, plain, register } from './cause.ts';
 import { illegalCdReason, illegalSteReason } from './illegal-fields.ts';
@@ -22,6 +23,7 @@ export function walkCause(walk: SeenWalk): WalkCause | undefined {
   const { fault } = record;
   if (!walk.smmuEnabled) return causeWhileOff(walk);
   if (fault === undefined) {
+    if (walk.transaction.kind === KIND.AtsTranslated && !features.ATS) return noAts();
     // 5.2 Config: the only abort without an event.
     const ste = record.wordsOf('STE');
     if (outcome === OUTCOME.Ok || ste === undefined || (STE.Config.get(ste.words) & 4) !== 0)
@@ -65,18 +67,29 @@ export function walkCause(walk: SeenWalk): WalkCause | undefined {
       return inStructure(cd, field, CD[field], illegalCdReason(field, cd.words, features));
     }
     case EVENT_TYPE.F_BAD_ATS_TREQ:
-    case EVENT_TYPE.F_TRANSL_FORBIDDEN: {
-      const ste = record.wordsOf('STE')!;
-      return inStructure(
-        ste,
-        'EATS',
-        STE.EATS,
-        `EATS=${STE.EATS.get(ste.words)}, with Config=${STE.Config.get(ste.words)} and CR0.ATSCHK=${CR0.ATSCHK.of(walk.register('CR0'))}, does not let the device use ATS`,
-      );
-    }
+    case EVENT_TYPE.F_TRANSL_FORBIDDEN:
+      return atsForbidden(walk);
     default:
       return translationCause(walk, fault);
   }
+}
+
+const noAts = (): WalkCause => plain('IDR0.ATS', 'IDR0', 'ATS=0: the SMMU has no ATS');
+
+/** Why the device may not use ATS: the effective EATS is 0 (5.2 EATS). */
+function atsForbidden(walk: SeenWalk): WalkCause {
+  if (!walk.features.ATS) return noAts();
+  const ste = walk.record.wordsOf('STE')!;
+  if (STE.Config.get(ste.words) === STE_CONFIG.Bypass)
+    return inStructure(ste, 'Config', STE.Config, 'Config=4: a stream that bypasses has no ATS');
+  const EATS = STE.EATS.get(ste.words);
+  if (EATS === STE_EATS.SplitStage)
+    return register('CR0.ATSCHK', CR0.ATSCHK, 0, 'ATSCHK=0: without it EATS=2 (split-stage ATS) acts as 0');
+  const text =
+    EATS === STE_EATS.Dpt
+      ? 'EATS=3 needs a device permission table, and acts as 0 without one (IDR3.DPT=0)'
+      : 'EATS=0 does not let the device use ATS';
+  return inStructure(ste, 'EATS', STE.EATS, text);
 }
 
 function causeWhileOff(walk: SeenWalk): WalkCause | undefined {
@@ -95,11 +108,12 @@ function badStreamId(walk: SeenWalk): WalkCause {
   const l1 = walk.record.wordsOf('L1STD');
   if (l1 !== undefined) {
     const Span = L1STD.Span.get(l1.words);
+    const SPLIT = effectiveSplit(STRTAB_BASE_CFG.SPLIT.of(cfg));
     const text =
       Span === 0
         ? 'Span=0: no STEs are below this L1STD'
-        : Span > STRTAB_BASE_CFG.SPLIT.of(cfg) + 1
-          ? `Span=${Span} is more than SPLIT=${STRTAB_BASE_CFG.SPLIT.of(cfg)} allows`
+        : Span > SPLIT + 1
+          ? `Span=${Span} is more than SPLIT=${SPLIT} allows`
           : `Span=${Span}: only the first ${2 ** (Span - 1)} StreamIDs below this L1STD have an STE`;
     return inStructure(l1, 'Span', L1STD.Span, text);
   }

@@ -1,8 +1,10 @@
 /** The steps of a walk in sentences. */
 
-import { hex32, hex64 } from '../../bits/u64.ts';
+import { hex32, hex64, join } from '../../bits/u64.ts';
+import { effectiveSplit, strtabAlignment } from '../../smmu/stream-table.ts';
 import { descriptorAddressHi, type TableGeometry } from '../../smmu/table-geometry.ts';
 import { PERM } from '../../smmu/permissions.ts';
+import { WORLD } from '../../smmu/stage-one.ts';
 import { CD } from '../../spec/cd.ts';
 import { LAST_LEVEL, S1_LEAF, S1_TABLE, S2_LEAF } from '../../spec/descriptors.ts';
 import { EVENT_CLASS } from '../../spec/events.ts';
@@ -86,10 +88,18 @@ function registersStep(walk: SeenWalk): WalkStep {
   const base = OFFSET.STRTAB_BASE >>> 2;
   const cfg = walk.register('STRTAB_BASE_CFG');
   const log2 = STRTAB_BASE_CFG.LOG2SIZE.of(cfg);
-  const at = hex64(STRTAB_BASE.ADDR.getHi(registers, base), STRTAB_BASE.ADDR.getLo(registers, base));
   const twoLevel = walk.features.twoLevelStreamTable && STRTAB_BASE_CFG.FMT.of(cfg) === STRTAB_FMT.TwoLevel;
+  const SPLIT = effectiveSplit(STRTAB_BASE_CFG.SPLIT.of(cfg));
+  const written = join(STRTAB_BASE.ADDR.getHi(registers, base), STRTAB_BASE.ADDR.getLo(registers, base));
+  const lowest = BigInt(strtabAlignment(log2, SPLIT, twoLevel));
+  const aligned = (written >> lowest) << lowest;
+  const at =
+    `0x${aligned.toString(16)}` +
+    (aligned === written
+      ? ''
+      : ` (0x${written.toString(16)} is not aligned to its size: the bits below do not count)`);
   const shape = twoLevel
-    ? `has two levels, with up to ${count(2 ** STRTAB_BASE_CFG.SPLIT.of(cfg), 'STE')} below each L1STD,`
+    ? `has two levels, with up to ${count(2 ** SPLIT, 'STE')} below each L1STD,`
     : 'is one array';
   return {
     kind: 'register',
@@ -198,9 +208,11 @@ class Narrator {
         ? cls === EVENT_CLASS.IN
           ? `${walk.nested ? 'The IPA ' : ''}${hex64(hi, lo)} goes through S2TTB: ${table}`
           : `To find the ${cls === EVENT_CLASS.CD ? 'CD' : 'stage 1 descriptor'} at IPA ${hex64(hi, lo)}, stage 2:`
-        : half.EPD
-          ? `${hex64(hi, lo)} belongs to TTB${n}, which is off (EPD${n}=1).`
-          : `${hex64(hi, lo)} goes through TTB${n}${half.TBI ? `, its top byte ignored (TBI${n}=1)` : ''}: ${table}`;
+        : walk.context.s1.world === WORLD.EL2 && n === 1
+          ? `${hex64(hi, lo)} has bit 55 set, and EL2 has no TTB1 (STE.STRW=2).`
+          : half.EPD
+            ? `${hex64(hi, lo)} belongs to TTB${n}, which is off (EPD${n}=1).`
+            : `${hex64(hi, lo)} goes through TTB${n}${half.TBI ? `, its top byte ignored (TBI${n}=1)` : ''}: ${table}`;
     this.steps.push({ kind: 'stage', depth: this.#depth, stage, name: `stage ${stage}`, text, fields: [] });
   }
 

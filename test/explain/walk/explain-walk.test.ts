@@ -128,6 +128,38 @@ describe('an L1STD that stops a transaction', () => {
 });
 
 describe('an STE that stops a transaction', () => {
+  it('with a SPLIT that is reserved acts as with 6, and says so (6.3.25)', () => {
+    const rig = new Rig();
+    rig.strtab(STRTAB, 8 | (1 << 16));
+    rig.write(STRTAB, (RAM + 0x1_0000n) | 8n);
+    const found = explain(rig, 0n, { sid: 0 });
+    expect(found.cause!.text).toMatch('Span=8 is more than SPLIT=6 allows');
+    expect(found.steps[0].text).toMatch('up to 64 STEs below each L1STD');
+  });
+
+  it('at an address that is not aligned to its size is where the SMMU looks (6.3.24)', () => {
+    const rig = new Rig();
+    rig.strtab(STRTAB + 0x1000n, 8);
+    expect(explain(rig, 0n).steps[0].text).toMatch('at 0x40000000 (0x40001000 is not aligned to its size');
+  });
+
+  it.each<[string, CdFields | undefined, SteFields, RegExp]>([
+    ['TTB0', { IPS: 6, TTB0: 1n << 48n }, { Config: 5 }, /48 bits that this granule has with DS=0/],
+    ['TTB0', { IPS: 1, TTB0: 1n << 48n }, { Config: 5 }, /36 bits that IPS=1 allows/],
+    [
+      'S2TTB',
+      undefined,
+      { Config: 6, S2PS: 6, S2TTB: 1n << 48n },
+      /48 bits that this granule has with S2DS=0/,
+    ],
+  ])('%s beyond what its address can be says which limit (5.4 TTB0, 5.2 S2TTB)', (_what, cd, ste, text) => {
+    const ids = { OAS: 6, VAX: 1, DS: 1 };
+    const rig = new Rig(ids);
+    const S1ContextPtr = rig.cd({ T0SZ: 25, ...cd });
+    rig.ste(1, { ...rig.stage2Fields(rig.stage2()), S1ContextPtr, ...ste });
+    expect(explain(rig, 0x1000n, {}, ids).cause!.text).toMatch(text);
+  });
+
   it.each<[string, SteFields, IdFields, string, string | undefined]>([
     ['V=0', { V: 0 }, {}, 'STE.V [0]', 'C_BAD_STE'],
     ['Config=abort', { Config: 0 }, {}, 'STE.Config [3:1]', undefined],
@@ -194,6 +226,36 @@ describe('an STE that stops a transaction', () => {
     expect([causeOf(found), found.event]).toEqual(['IDR5.OAS', 'F_ADDR_SIZE']);
   });
 
+  it.each<[string, number, SteFields, IdFields, Access, string]>([
+    ['EATS=0', 1, { Config: 5 }, { ATS: 1 }, { kind: KIND.AtsRequest }, 'STE.EATS [93:92]'],
+    ['EATS=3', 1, { Config: 5, EATS: 3 }, { ATS: 1 }, { kind: KIND.AtsRequest }, 'STE.EATS [93:92]'],
+    ['Config', 17, { Config: 4, EATS: 1 }, { ATS: 1 }, { kind: KIND.AtsTranslated }, 'STE.Config [3:1]'],
+    ['an SMMU without ATS', 1, { Config: 5, EATS: 1 }, {}, { kind: KIND.AtsRequest }, 'IDR0.ATS'],
+    ['the same for what is translated', 1, { Config: 4 }, {}, { kind: KIND.AtsTranslated }, 'IDR0.ATS'],
+  ])('%s, for ATS (5.2 EATS)', (_what, cr0, ste, ids, access, cause) => {
+    const rig = new Rig(ids);
+    rig.cr0 = cr0;
+    rig.ste(1, ste);
+    expect(causeOf(explain(rig, 0x1000n, access, ids))).toBe(cause);
+  });
+
+  it('CR0.ATSCHK, for split-stage ATS', () => {
+    const ids = { ATS: 1, NS1ATS: 0 };
+    const rig = nested(RW_PAGE, S2_RW_PAGE, { EATS: 2 });
+    expect(causeOf(explain(rig, 0x1000n, { kind: KIND.AtsRequest }, ids))).toBe('CR0.ATSCHK [4]');
+  });
+
+  it('is recorded for a translated transaction too if stage 2 cannot be read (3.9.1.3)', () => {
+    const ids = { ATS: 1, NS1ATS: 0 };
+    const rig = new Rig(ids);
+    rig.cr0 = 0b10101;
+    const s2 = rig.stage2();
+    rig.write(s2.base + 8n * 20n, NOWHERE | 3n);
+    rig.ste(1, { ...rig.stage2Fields(s2), Config: 7, EATS: 2 });
+    const found = explain(rig, 20n << 30n, { kind: KIND.AtsTranslated }, ids);
+    expect([found.event, found.recorded]).toEqual(['F_WALK_EABT', true]);
+  });
+
   it('EATS, for ATS', () => {
     const ids = { ATS: 1, NS1ATS: 1 };
     const rig = withLeaf(RW_PAGE, {}, ids);
@@ -237,6 +299,13 @@ describe('a CD that stops a transaction', () => {
   ])('%s', (_what, cd, address, cause) => {
     const found = explain(withLeaf(RW_PAGE, cd), address);
     expect([causeOf(found), found.event]).toEqual([cause, 'F_TRANSLATION']);
+  });
+
+  it('STRW, for an address of the upper half in EL2 (5.2 STRW)', () => {
+    const rig = new Rig({ HYP: 1 });
+    rig.stage1Stream(1, { EPD1: 0 }, { STRW: 2 });
+    const found = explain(rig, 0xffff_ffff_ffff_1000n, {}, { HYP: 1 });
+    expect([causeOf(found), found.event]).toEqual(['STE.STRW [95:94]', 'F_TRANSLATION']);
   });
 
   it('E0PD0', () => {
@@ -357,7 +426,7 @@ describe('a stage 2 descriptor that stops a transaction', () => {
   it.each<[string, bigint, Access, string, string]>([
     ['S2AP[0]', S2_RW_PAGE & ~LEAF.S2R, {}, 'S2AP[0] [6]', 'F_PERMISSION'],
     ['S2AP[1]', S2_RW_PAGE & ~LEAF.S2W, { write: true }, 'S2AP[1] [7]', 'F_PERMISSION'],
-    ['XN', S2_RW_PAGE | (2n << 53n), { instruction: true }, 'XN [54:53]', 'F_PERMISSION'],
+    ['XN', S2_RW_PAGE | (2n << 53n), { instruction: true }, 'XN[1] [54]', 'F_PERMISSION'],
     ['AF', S2_RW_PAGE & ~LEAF.AF, {}, 'AF [10]', 'F_ACCESS'],
   ])('%s', (_what, leaf, access, cause, event) => {
     const found = explain(nested(RW_PAGE, leaf), 0x1000n, access);
@@ -403,6 +472,11 @@ describe('a stage 2 descriptor that stops a transaction', () => {
     // The same, in earnest.
     expect(rig.access(1, 0x1000n)).toBe('abort');
     expect(rig.events()).toMatchObject([{ type: 0x13, s2: true, cls: 1 }]);
+  });
+
+  it('XN[0], for privileged execution (13.4.3)', () => {
+    const rig = nested(RW_PAGE & ~LEAF.AP1, S2_RW_PAGE | (1n << 53n));
+    expect(causeOf(explain(rig, 0x1000n, { privileged: true, instruction: true }))).toBe('XN[0] [53]');
   });
 
   it('device memory under a table with S2PTW', () => {
