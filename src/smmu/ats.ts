@@ -61,17 +61,16 @@ export class Ats {
     this.#privileged = transaction.ssv && transaction.privileged;
     this.#instruction = transaction.ssv && transaction.instruction;
     const status = contexts.find(transaction);
-    if (status !== 0) {
-      if (status === ATS_UNSUPPORTED) return OUTCOME.AtsUr;
-      if (status === ATS_DENIED) return this.denyRequest(transaction, result);
-      return this.#refuse(status, transaction, result);
-    }
-    const context = contexts.current;
-    if (context.path === PATH.Abort) return OUTCOME.AtsUr;
-    if (contexts.effectiveEATS(context) === STE_EATS.Disabled) return this.denyRequest(transaction, result);
+    if (status === ATS_UNSUPPORTED) return OUTCOME.AtsUr;
+    if (status === ATS_DENIED) return this.denyRequest(transaction, result);
+    // Records of what fails before there is an STE have no PnU and no InD.
+    const context = status === 0 ? contexts.current : contexts.partial;
     if (context.PRIVCFG >= STE_PRIVCFG.Unprivileged)
       this.#privileged = context.PRIVCFG === STE_PRIVCFG.Privileged;
     if (context.INSTCFG >= STE_INSTCFG.Data) this.#instruction = context.INSTCFG === STE_INSTCFG.Instruction;
+    if (status !== 0) return this.#refuse(status, transaction, result);
+    if (context.path === PATH.Abort) return OUTCOME.AtsUr;
+    if (contexts.effectiveEATS(context) === STE_EATS.Disabled) return this.denyRequest(transaction, result);
     return this.#translateRequest(transaction, context, this.#privileged, result);
   }
 

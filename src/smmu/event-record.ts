@@ -95,8 +95,9 @@ export class EventRecord {
     EVENT_RECORD.Span.set(words, 1);
     EVENT_RECORD.ReqR.set(words, 1);
     if (!transaction.noWrite) EVENT_RECORD.ReqW.set(words, 1);
-    if (transaction.instruction) EVENT_RECORD.ReqX.set(words, 1);
-    if (transaction.privileged) EVENT_RECORD.ReqP.set(words, 1);
+    // 13.7: only a PASID can ask for these.
+    if (transaction.ssv && transaction.instruction) EVENT_RECORD.ReqX.set(words, 1);
+    if (transaction.ssv && transaction.privileged) EVENT_RECORD.ReqP.set(words, 1);
     words[4] = transaction.addrLo & ~0xfff;
     words[5] = transaction.addrHi;
   }

@@ -74,7 +74,12 @@ describe('an ATS Translation Request', () => {
     const rig = rigWith(4);
     rig.access(1, 0x1234_5678n, { ...REQUEST, ssid: 3, privileged: true, instruction: true, noWrite: true });
     // Bits 95..92 are R, W, X and Priv; Span is 1.
-    expect(rig.records).toEqual([[0x1_0000_3805n, (0b1011n << 28n) | 1n, 0x1234_5000n, 0n]]);
+    // 13.7: without a PASID nothing can ask for X and Priv.
+    rig.access(1, 0x1234_5678n, { ...REQUEST, privileged: true, instruction: true });
+    expect(rig.records).toEqual([
+      [0x1_0000_3805n, (0b1011n << 28n) | 1n, 0x1234_5000n, 0n],
+      [0x1_0000_0005n, (0b1100n << 28n) | 1n, 0x1234_5000n, 0n],
+    ]);
   });
 
   it.each<[string, bigint, Access, string]>([
