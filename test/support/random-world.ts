@@ -3,15 +3,10 @@
 import { SparseRam } from '../../src/memory/sparse-ram.ts';
 import type { IdRegisters } from '../../src/smmu/identification.ts';
 import { QEMU_LIKE, identify, type IdFields } from '../../src/smmu/identification.ts';
-import { OUTCOME, Transaction, Translation } from '../../src/smmu/transaction.ts';
+import { KIND, OUTCOME, Transaction, Translation } from '../../src/smmu/transaction.ts';
 import { Translator } from '../../src/smmu/translator.ts';
-import {
-  type SlowIds,
-  type SlowMachine,
-  type SlowRequest,
-  type SlowResult,
-  slowTranslate,
-} from './slow-walker.ts';
+import type { SlowIds, SlowMachine, SlowRequest, SlowResult } from './slow-machine.ts';
+import { slowTranslate } from './slow-walker.ts';
 import {
   Allocator,
   type CdFields,
@@ -67,7 +62,14 @@ const FEATURES: readonly IdFields[] = [
   { SSIDSIZE: 4, CD2L: 0, ATTR_PERMS_OVR: 1, E0PD: 1 },
   WITH_DS,
   { ...WITH_DS, HTTU: 3, ATTR_PERMS_OVR: 1 },
-  { OAS: 3 },
+  { OAS: 3, ASID16: 0, VMID16: 0, TTENDIAN: 3 },
+  { HYP: 1, HTTU: 2, E0PD: 1, TTENDIAN: 0 },
+  { HYP: 1, SSIDSIZE: 3, CD2L: 1, ATTR_PERMS_OVR: 1, ...WITH_DS },
+  { STALL_MODEL: 0, STALL_MAX: 4, TERM_MODEL: 0 },
+  { STALL_MODEL: 2, STALL_MAX: 4 },
+  { ATS: 1, HTTU: 2, ATSRECERR: 1 },
+  { ATS: 1, SSIDSIZE: 6, CD2L: 1, ATTR_PERMS_OVR: 1, ATSRECERR: 1, E0PD: 1 },
+  { ATS: 1, NS1ATS: 1, HTTU: 3, OAS: 5, DS: 1, VAX: 1, EPAN: 1, TTENDIAN: 0 },
 ];
 
 function slowIds(ids: IdRegisters): SlowIds {
@@ -75,6 +77,12 @@ function slowIds(ids: IdRegisters): SlowIds {
   return {
     oas: [32, 36, 40, 42, 44, 48, 52, 52][ids.IDR5 & 7],
     httu: (ids.IDR0 >>> 6) & 3,
+    hyp: bit(ids.IDR0, 9),
+    ats: bit(ids.IDR0, 10),
+    splitAts: bit(ids.IDR0, 10) && !bit(ids.IDR0, 11),
+    asid16: bit(ids.IDR0, 12),
+    vmid16: bit(ids.IDR0, 18),
+    stallModel: (ids.IDR0 >>> 24) & 3,
     ssidsize: (ids.IDR1 >>> 6) & 31,
     cd2l: bit(ids.IDR0, 19),
     xnx: bit(ids.IDR3, 4),
@@ -95,6 +103,23 @@ const TG0: Record<number, number> = { 12: 0, 14: 2, 16: 1 };
 const TG1: Record<number, number> = { 12: 2, 14: 1, 16: 3 };
 const RAM_LOW = 0x4000_0000n;
 const RAM_HIGH = 0x1_4000_0000n;
+/** Where there is no RAM. */
+const NOWHERE = 0x2000_0000n;
+
+const KINDS = {
+  ordinary: KIND.Untranslated,
+  'ats-request': KIND.AtsRequest,
+  'ats-translated': KIND.AtsTranslated,
+} as const;
+const OUTCOMES = {
+  [OUTCOME.Ok]: 'ok',
+  [OUTCOME.Abort]: 'abort',
+  [OUTCOME.RazWi]: 'razwi',
+  // Never: nobody takes what stalls.
+  [OUTCOME.Stalled]: 'abort',
+  [OUTCOME.AtsUr]: 'ur',
+  [OUTCOME.AtsCa]: 'ca',
+} as const;
 
 interface Descriptor {
   /** Physical address. */
@@ -108,6 +133,7 @@ interface Descriptor {
 /** A leaf that was mapped: what a TLBI for it names. */
 interface Mapping extends Descriptor {
   stage: 1 | 2;
+  shape: Shape;
 }
 
 class Stream {
@@ -122,11 +148,10 @@ class Stream {
   stage1 = false;
   stage2 = false;
   global = false;
-  shape1: Shape = { log2Granule: 12, inputBits: 39 };
-  upper = false;
+  /** The regime is EL2, with or without E2H. */
+  el2 = false;
   bigEndian = false;
   bigEndian2 = false;
-  shape2: Shape = { log2Granule: 12, inputBits: 39 };
   mappings: Mapping[] = [];
 }
 
@@ -141,6 +166,7 @@ export class RandomWorld {
   readonly #low = new Allocator(RAM_LOW, RAM_LOW + 0x1000_0000n);
   readonly #high = new Allocator(RAM_HIGH, RAM_HIGH + 0x1000_0000n);
   readonly #slow: SlowIds;
+  #e2h = false;
   /** An STE was changed at random: it may use another stream's CD now. */
   #mixed = false;
   readonly #transaction = new Transaction();
@@ -150,15 +176,15 @@ export class RandomWorld {
     this.random = new Random(seed);
     this.ids = identify(QEMU_LIKE, this.random.pick(FEATURES));
     this.#slow = slowIds(this.ids);
-    this.registers[0x20 >>> 2] = 1;
-    this.registers[0x2c >>> 2] = this.random.chance(0.8) ? 2 : 0;
-    const strtab = this.#low.take(64n << 4n);
-    this.registers[0x80 >>> 2] = loOf(strtab);
-    this.registers[0x84 >>> 2] = hiOf(strtab);
-    this.registers[0x88 >>> 2] = 4;
+    const { random } = this;
+    this.registers[0x20 >>> 2] = 1 | (this.#slow.ats && random.chance(0.8) ? 1 << 4 : 0);
+    this.#e2h = this.#slow.hyp && random.chance(0.6);
+    this.registers[0x2c >>> 2] =
+      (this.#e2h ? 1 : 0) | (random.chance(0.8) ? 2 : 0) | (random.chance(0.5) ? 8 : 0);
+    const table = this.#streamTable();
     this.translator = this.freshTranslator();
     const count = 1 + this.random.below(4);
-    for (let i = 0; i < count; i++) this.#addStream(strtab, i);
+    for (let i = 0; i < count; i++) this.#addStream(table, i);
   }
 
   freshTranslator(): Translator {
@@ -166,6 +192,33 @@ export class RandomWorld {
       this.records.push([...new BigUint64Array(words.slice().buffer)]);
       return 0;
     });
+  }
+
+  /** A stream table of up to 256 StreamIDs. @returns where the STE of a StreamID is, if there is one */
+  #streamTable(): (sid: bigint) => bigint | undefined {
+    const { random, registers } = this;
+    const twoLevel = random.chance(0.3);
+    const log2 = twoLevel ? 8 : 4;
+    const base = this.#low.take(twoLevel ? 64n : 64n << 4n);
+    registers[0x80 >>> 2] = loOf(base);
+    registers[0x84 >>> 2] = hiOf(base);
+    if (!twoLevel) {
+      registers[0x88 >>> 2] = log2;
+      return (sid) => base + 64n * sid;
+    }
+    // 6.3.25: a SPLIT that is reserved acts as 6.
+    registers[0x88 >>> 2] = log2 | (random.pick([6, 6, 7]) << 6) | (1 << 16);
+    const arrays = Array.from({ length: 4 }, (_, i) => {
+      const span = random.pick([7, 7, 4, 1, 0, 8, 13]);
+      const stes = span > 7 ? 0 : (1 << span) >> 1;
+      const at = this.#take(64n * 64n);
+      this.write(base + 8n * BigInt(i), (random.chance(0.95) ? at : NOWHERE) | BigInt(span));
+      return { at, stes };
+    });
+    return (sid) => {
+      const { at, stes } = arrays[Number(sid >> 6n)];
+      return Number(sid & 63n) < stes ? at + 64n * (sid & 63n) : undefined;
+    };
   }
 
   #take(size: bigint): bigint {
@@ -192,25 +245,35 @@ export class RandomWorld {
     writeDwords(this.memory, at, [value]);
   }
 
-  #addStream(strtab: bigint, i: number): void {
+  #addStream(steOf: (sid: bigint) => bigint | undefined, i: number): void {
     const { random } = this;
     const stream = new Stream();
     const ids = this.#slow;
-    stream.sid = BigInt(random.pick([i, i + 4, i + 8]));
+    const twoLevel = this.registers[0x88 >>> 2] >>> 16 !== 0;
+    const sids = [i, i + 4, i + 8, ...(twoLevel ? [64 + i, 130 + i, 200 + i] : [])].map(BigInt);
+    stream.sid = random.pick(sids.filter((sid) => steOf(sid) !== undefined).concat(sids[0]));
     if (this.streams.some(({ sid }) => sid === stream.sid)) return;
-    stream.steAt = strtab + 64n * stream.sid;
-    const config = random.pick([4, 5, 5, 6, 7, 7]);
+    // Where the table has no room for it, the STE is somewhere else, and nobody finds it.
+    stream.steAt = steOf(stream.sid) ?? this.#low.take(64n);
+    // Plain EL2 is one address space, so there can be but one stream of it (5.4.1).
+    const another = this.streams.some(({ el2 }) => el2);
+    const globals = this.streams.some(({ el2, global }) => el2 && global);
+    stream.el2 = ids.hyp && random.chance(0.5) && (this.#e2h ? !globals : !another);
+    const config = stream.el2 ? 5 : random.pick([4, 5, 5, 6, 7, 7]);
     stream.stage1 = (config & 1) !== 0;
     stream.stage2 = (config & 2) !== 0;
     // Streams of one VMID share it only with stage 1 alone, and then use other ASIDs and no global pages.
     const shared = !stream.stage2 && random.chance(0.5);
     stream.vmid = shared ? 7 : 20 + i;
     stream.asid = 40 + i;
-    stream.global = !shared && random.chance(0.3);
-    const ste: SteFields = { Config: config, S2VMID: stream.vmid };
+    // Global pages of EL2 with E2H serve all ASIDs.
+    stream.global = (stream.el2 ? !another : !shared) && random.chance(0.3);
+    const ste: SteFields = { Config: config, S2VMID: stream.vmid, STRW: stream.el2 ? 2 : 0 };
+    if (ids.ats) ste.EATS = random.pick([0, 1, 1, 1, 2, 3]);
+    if (ids.stallModel !== 1) ste.S2S = ids.stallModel === 2 || random.chance(0.3) ? 1 : 0;
     /** IPA of each RAM page that stage 1 uses. */
     let ipaOf = (pa: bigint): bigint => pa;
-    let dataIpas: bigint[] = Array.from({ length: 6 }, () => random.big(Math.min(ids.oas, 40)));
+    let dataIpas: bigint[] = Array.from({ length: 6 }, () => random.big(random.pick([40, ids.oas])));
     if (stream.stage2) {
       const table = this.#stage2(stream, ste);
       // Low enough for every descriptor and IPS, and all of RAM fits above.
@@ -226,7 +289,7 @@ export class RandomWorld {
       dataIpas = dataIpas.map(() => this.#randomStage2Leaf(stream, table));
     }
     if (stream.stage1) this.#stage1(stream, ste, ipaOf, dataIpas);
-    if (random.chance(0.08)) ste.S1STALLD = 1;
+    if (random.chance(ids.stallModel === 0 ? 0.3 : 0.08)) ste.S1STALLD = 1;
     if (ids.permsOvr) {
       ste.PRIVCFG = random.below(4);
       ste.INSTCFG = random.below(4);
@@ -234,16 +297,16 @@ export class RandomWorld {
     writeDwords(this.memory, stream.steAt, buildSte(ste));
     this.streams.push(stream);
     if (random.chance(0.08)) this.#mixed = true;
-    if (this.#mixed) this.#flip(stream.steAt + BigInt(8 * random.pick([0, 1, 3])));
+    if (this.#mixed) this.#flip(stream.steAt + BigInt(8 * random.pick([0, 1, 3])), stream.steAt + 8n);
   }
 
-  #shape(stage2: boolean): Shape {
+  #shape(stage2: boolean, DS = this.random.chance(0.6)): Shape {
     const { random } = this;
     const ids = this.#slow;
     const log2Granule = random.pick([12, 12, 14, 16] as const);
-    const ds = ids.ds && log2Granule !== 16 && random.chance(0.6);
-    const wide = (log2Granule === 16 || ds) && ids.oas >= 52;
-    const most = stage2 ? Math.min(wide ? 52 : 48, ids.oas) : wide ? 52 : 48;
+    const ds = ids.ds && log2Granule !== 16 && DS;
+    const wide = log2Granule === 16 || ds;
+    const most = stage2 ? Math.min(wide ? 52 : 48, ids.oas) : wide && ids.vax52 ? 52 : 48;
     const least = ids.stt ? (log2Granule === 16 ? 17 : 16) : 25;
     const highBits = log2Granule === 16 ? (ids.oas >= 52 ? 'lpa' : 'none') : ds ? 'ds' : 'none';
     return { log2Granule, inputBits: least + random.below(most - least + 1), highBits };
@@ -262,9 +325,8 @@ export class RandomWorld {
       const bits = shape.inputBits - (shape.log2Granule + (3 - level) * stride);
       const sl = stage2Sl(shape, level, ids);
       if (sl === undefined || bits < 1 || bits > stride + 4 || shape.inputBits < 34) continue;
-      stream.shape2 = { ...shape, startLevel: level };
-      stream.bigEndian2 = ids.ttendian === 0 && random.chance(0.3);
-      const table = new PageTable(this.#space(stream.bigEndian2), stream.shape2);
+      stream.bigEndian2 = this.#endian();
+      const table = new PageTable(this.#space(stream.bigEndian2), { ...shape, startLevel: level });
       const ha = ids.httu > 0 && random.chance(0.6);
       Object.assign(ste, {
         S2T0SZ: 64 - shape.inputBits,
@@ -297,19 +359,26 @@ export class RandomWorld {
     attributes: bigint,
   ): void {
     const at = table.map(ipa, pa, attributes, level);
-    stream.mappings.push({ at, stage: 2, log2Size: table.log2Size(level), input: ipa, level });
+    stream.mappings.push({
+      at,
+      stage: 2,
+      log2Size: table.log2Size(level),
+      input: ipa,
+      level,
+      shape: table.shape,
+    });
   }
 
   #randomStage2Leaf(stream: Stream, table: PageTable): bigint {
     const { random } = this;
     const ipa = random.big(table.shape.inputBits);
-    const level = random.chance(0.6) ? 3 : Math.max(2, table.startLevel);
+    const level = this.#leafLevel(table);
     try {
       this.#mapStage2(
         stream,
         table,
         ipa,
-        random.big(Math.min(this.#slow.oas, 48)),
+        random.big(random.pick([44, this.#slow.oas])),
         level,
         this.#stage2Attributes(),
       );
@@ -319,9 +388,29 @@ export class RandomWorld {
     return ipa;
   }
 
+  #endian(): boolean {
+    const { ttendian } = this.#slow;
+    return ttendian === 3 || (ttendian === 0 && this.random.chance(0.3));
+  }
+
+  /** Mostly pages, now and then a block as large as there is, and larger. */
+  #leafLevel({ startLevel }: PageTable): number {
+    const { random } = this;
+    if (random.chance(0.6)) return 3;
+    if (random.chance(0.7)) return Math.max(2, startLevel);
+    return Math.max(startLevel, random.below(3));
+  }
+
+  /** Bits of a leaf that nobody looks at: Contiguous is a hint, the others belong to software or to nobody. */
+  #ignored(): bigint {
+    const { random } = this;
+    return random.chance(0.3) ? (1n << 52n) | (random.big(4) << 55n) : 0n;
+  }
+
   #stage2Attributes(): bigint {
     const { random } = this;
-    let bits = random.chance(0.85) ? LEAF.AF : 0n;
+    let bits = this.#ignored();
+    bits |= random.chance(0.85) ? LEAF.AF : 0n;
     bits |= BigInt(random.chance(0.7) ? 15 : random.below(16)) << 2n;
     bits |= BigInt(random.chance(0.7) ? 3 : random.below(4)) << 6n;
     if (random.chance(0.3)) bits |= BigInt(random.below(4)) << 53n;
@@ -331,7 +420,8 @@ export class RandomWorld {
 
   #stage1Attributes(global: boolean): bigint {
     const { random } = this;
-    let bits = random.chance(0.85) ? LEAF.AF : 0n;
+    let bits = this.#ignored();
+    bits |= random.chance(0.85) ? LEAF.AF : 0n;
     if (!global || random.chance(0.5)) bits |= LEAF.nG;
     bits |= BigInt(random.chance(0.7) ? 1 : random.below(4)) << 6n;
     if (random.chance(0.3)) bits |= BigInt(random.below(4)) << 53n;
@@ -342,10 +432,7 @@ export class RandomWorld {
   #stage1(stream: Stream, ste: SteFields, ipaOf: (pa: bigint) => bigint, dataIpas: bigint[]): void {
     const { random } = this;
     const ids = this.#slow;
-    stream.shape1 = this.#shape(false);
-    stream.upper = random.chance(0.25);
-    stream.bigEndian = ids.ttendian === 0 && random.chance(0.3);
-    const { shape1: shape, upper } = stream;
+    stream.bigEndian = this.#endian();
     const pas = new Map<bigint, bigint>();
     const inner = this.#space(stream.bigEndian);
     /** Tables live at IPAs: each is contiguous there only as far as a page of stage 2 goes. */
@@ -368,23 +455,31 @@ export class RandomWorld {
       write: (at, value) => inner.write(physical(at), value),
       read: (at) => inner.read(physical(at)),
     };
-    const table = new PageTable(space, shape);
     const ha = ids.httu > 0 && random.chance(0.6);
-    for (const data of dataIpas) {
-      const level = random.chance(0.7) ? 3 : Math.max(2, table.startLevel);
-      const va = random.big(shape.inputBits);
-      const tableBits = random.chance(0.2) ? random.big(5) << 59n : 0n;
-      const at = table.map(va, data, this.#stage1Attributes(stream.global), level, tableBits);
-      const where = physical(at);
-      stream.mappings.push({
-        at: where,
-        stage: 1,
-        log2Size: table.log2Size(level),
-        input: this.#va(stream, va),
-        level,
-      });
-    }
-    const size = BigInt(64 - shape.inputBits);
+    const DS = random.chance(0.6);
+    const half = (upper: boolean): PageTable => {
+      const table = new PageTable(space, this.#shape(false, DS));
+      for (const data of dataIpas) {
+        const level = this.#leafLevel(table);
+        const va = random.big(table.shape.inputBits);
+        const tableBits = random.chance(0.2) ? random.big(5) << 59n : 0n;
+        const at = table.map(va, data, this.#stage1Attributes(stream.global), level, tableBits);
+        const high = (0xffff_ffff_ffff_ffffn << BigInt(table.shape.inputBits)) & 0xffff_ffff_ffff_ffffn;
+        stream.mappings.push({
+          at: physical(at),
+          stage: 1,
+          log2Size: table.log2Size(level),
+          input: upper ? va | high : va,
+          level,
+          shape: table.shape,
+        });
+      }
+      return table;
+    };
+    const plainEl2 = stream.el2 && !this.#e2h;
+    const which = plainEl2 ? 0 : random.below(4);
+    const lower = which < 3 ? half(false) : undefined;
+    const upper = which > 1 ? half(true) : undefined;
     const cd: CdFields = {
       ENDI: stream.bigEndian ? 1 : 0,
       IPS: random.pick([4, 5, 6, 7, 7]),
@@ -402,14 +497,26 @@ export class RandomWorld {
       HD: ids.httu > 1 && ha && random.chance(0.6) ? 1 : 0,
       HAFT: ids.httu === 3 && ha && random.chance(0.5) ? 1 : 0,
       A: ids.termModel || random.chance(0.6) ? 1 : 0,
+      S: ids.stallModel === 2 || (ids.stallModel === 0 && random.chance(0.3)) ? 1 : 0,
+      ASET: random.chance(0.2) ? 1 : 0,
       R: random.chance(0.9) ? 1 : 0,
       ASID: stream.asid,
-      DS: shape.highBits === 'ds' ? 1 : 0,
-      EPD0: upper ? 1 : 0,
-      EPD1: upper ? 0 : 1,
+      DS: DS ? 1 : 0,
+      EPD0: lower === undefined ? 1 : 0,
+      EPD1: upper === undefined ? 1 : 0,
     };
-    if (upper) Object.assign(cd, { T1SZ: size, TG1: TG1[shape.log2Granule], TTB1: table.base });
-    else Object.assign(cd, { T0SZ: size, TG0: TG0[shape.log2Granule], TTB0: table.base });
+    if (lower !== undefined)
+      Object.assign(cd, {
+        T0SZ: 64 - lower.shape.inputBits,
+        TG0: TG0[lower.shape.log2Granule],
+        TTB0: lower.base,
+      });
+    if (upper !== undefined)
+      Object.assign(cd, {
+        T1SZ: 64 - upper.shape.inputBits,
+        TG1: TG1[upper.shape.log2Granule],
+        TTB1: upper.base,
+      });
     let count = 1n;
     if (ids.ssidsize > 0 && random.chance(0.6)) {
       const log2 = 1 + random.below(ids.ssidsize);
@@ -447,15 +554,17 @@ export class RandomWorld {
     return { pa, ipa: ipaOf(pa) };
   }
 
-  #va(stream: Stream, va: bigint): bigint {
-    return stream.upper
-      ? va | ((0xffff_ffff_ffff_ffffn << BigInt(stream.shape1.inputBits)) & 0xffff_ffff_ffff_ffffn)
-      : va;
+  /** A random bit of an STE's word; STRW, in word 1, stays: who is in EL2 must agree with all others there (5.4.1). */
+  #bit(isWord1: boolean): number {
+    for (;;) {
+      const bit = this.random.below(64);
+      if (!isWord1 || (bit !== 30 && bit !== 31)) return bit;
+    }
   }
 
-  #flip(at: bigint): void {
+  #flip(at: bigint, word1: bigint): void {
     const value = this.read(at);
-    if (value !== undefined) this.write(at, value ^ (1n << BigInt(this.random.below(64))));
+    if (value !== undefined) this.write(at, value ^ (1n << BigInt(this.#bit(at === word1))));
   }
 
   /** A transaction that is likely to meet something. */
@@ -463,7 +572,12 @@ export class RandomWorld {
     const { random } = this;
     const stream = random.pick(this.streams);
     let address: bigint;
-    const inputs = stream.mappings.filter(({ stage }) => stage === (stream.stage1 ? 1 : 2));
+    const kind =
+      this.#slow.ats || random.chance(0.02)
+        ? random.pick(['ordinary', 'ats-request', 'ats-request', 'ats-translated'] as const)
+        : 'ordinary';
+    const wanted = stream.stage1 && kind !== 'ats-translated' ? 1 : 2;
+    const inputs = stream.mappings.filter(({ stage }) => stage === wanted);
     if (inputs.length > 0 && random.chance(0.92)) {
       const { input, log2Size } = random.pick(inputs);
       const inside = (1n << BigInt(log2Size)) - 1n;
@@ -473,11 +587,13 @@ export class RandomWorld {
     } else address = random.big(random.pick([32, 48, 64]));
     const ssv = random.chance(stream.ssid === undefined ? 0.03 : 0.7);
     return {
-      sid: random.chance(0.97) ? stream.sid : random.big(6),
+      kind,
+      noWrite: kind === 'ats-request' && random.chance(0.4),
+      sid: random.chance(0.97) ? stream.sid : random.big(random.pick([6, 9])),
       ssv,
       ssid: ssv ? (stream.ssid !== undefined && random.chance(0.9) ? stream.ssid : random.big(5)) : 0n,
       address,
-      write: random.chance(0.4),
+      write: kind !== 'ats-request' && random.chance(0.4),
       privileged: random.chance(0.3),
       instruction: random.chance(0.2),
     };
@@ -486,11 +602,17 @@ export class RandomWorld {
   /** What the slow walker makes of it, and what it would write. Memory is not changed. */
   slow(request: SlowRequest): { result: SlowResult; writes: Map<bigint, bigint> } {
     const writes = new Map<bigint, bigint>();
+    const cfg = this.registers[0x88 >>> 2];
+    const cr2 = this.registers[0x2c >>> 2];
     const machine: SlowMachine = {
       ids: this.#slow,
       strtabBase: (BigInt(this.registers[0x84 >>> 2]) << 32n) | BigInt(this.registers[0x80 >>> 2]),
-      log2size: BigInt(this.registers[0x88 >>> 2] & 63),
-      recinvsid: (this.registers[0x2c >>> 2] & 2) !== 0,
+      log2size: BigInt(cfg & 63),
+      split: cfg >>> 16 === 0 ? undefined : 6n,
+      e2h: this.#e2h,
+      recinvsid: (cr2 & 2) !== 0,
+      recCfgAts: (cr2 & 8) !== 0 && ((this.ids.IDR0 >>> 23) & 1) === 1,
+      atschk: (this.registers[0x20 >>> 2] & (1 << 4)) !== 0,
       read: (at) => writes.get(at) ?? this.read(at),
       write: (at, value) => void writes.set(at, value),
     };
@@ -508,11 +630,18 @@ export class RandomWorld {
     t.write = request.write;
     t.privileged = request.privileged;
     t.instruction = request.instruction;
+    t.kind = KINDS[request.kind];
+    t.noWrite = request.noWrite;
     this.records.length = 0;
-    const outcome = translator.translate(t, this.#result);
-    const name = outcome === OUTCOME.Ok ? 'ok' : outcome === OUTCOME.RazWi ? 'razwi' : 'abort';
-    const pa = name === 'ok' ? (BigInt(this.#result.paHi) << 32n) | BigInt(this.#result.paLo) : 0n;
-    return { outcome: name, pa, events: [...this.records] };
+    const outcome = OUTCOMES[translator.translate(t, this.#result)];
+    const events = [...this.records];
+    const { paHi, paLo, readable, writable, executable, log2Size } = this.#result;
+    let pa = outcome === 'ok' ? (BigInt(paHi) << 32n) | BigInt(paLo) : 0n;
+    if (request.kind !== 'ats-request' || outcome !== 'ok') return { outcome, pa, events };
+    const rights = `${readable ? 'r' : '-'}${writable ? 'w' : '-'}${executable ? 'x' : '-'}`;
+    // An answer that grants nothing has no address.
+    if (rights === '---') pa = 0n;
+    return { outcome, pa, grant: `${rights} ${log2Size}`, events };
   }
 
   #command(w0: bigint, w1: bigint): void {
@@ -532,7 +661,7 @@ export class RandomWorld {
     let value = big ? swap(raw) : raw;
     const kind = random.below(4);
     if (kind === 0) value ^= 1n;
-    else if (kind === 1) value ^= 1n << BigInt(random.pick([6, 7, 10, 51, 53, 54]));
+    else if (kind === 1) value ^= 1n << BigInt(random.pick([6, 7, 10, 51, 52, 53, 54]));
     else if (kind === 2) value = (value & ~(0xffffn << 24n)) | (random.big(16) << 24n);
     else value |= LEAF.AF | 1n;
     this.write(mapping.at, big ? swap(value) : value);
@@ -542,6 +671,7 @@ export class RandomWorld {
         () => this.#command(0x28n | (BigInt(stream.vmid) << 32n), 0n),
         () => this.#command(0x30n, 0n),
       );
+      if (stream.el2) this.#command(0x20n, 0n);
       if (stream.stage1 && mapping.stage === 2) this.#command(0x06n | (stream.sid << 32n), 0n);
     } else if (mapping.stage === 1) this.#invalidateStage1(stream, mapping);
     else this.#invalidateStage2(stream, mapping);
@@ -555,7 +685,7 @@ export class RandomWorld {
     const quiet = random.chance(0.5);
     const at = cd ? stream.cdAt : stream.steAt + (quiet ? 16n : 8n * BigInt(random.below(4)));
     const value = this.read(at)!;
-    let bit = quiet ? (cd ? 45 : 58) : random.below(64);
+    let bit = quiet ? (cd ? 45 : 58) : this.#bit(at === stream.steAt + 8n);
     // VMIDs and ASIDs stay apart: streams that share them must agree about everything else (5.2.1).
     if (cd && bit >= 48) bit -= 16;
     if (at === stream.steAt + 16n && bit < 16) bit += 16;
@@ -580,27 +710,37 @@ export class RandomWorld {
     if (!cd && !quiet) this.#mixed = true;
     if (cd && this.#mixed) this.#command(0x04n, 31n);
     // A bad bit may do anything: all translations go.
-    if (!quiet) this.#command(0x30n, 0n);
+    if (!quiet) {
+      this.#command(0x30n, 0n);
+      this.#command(0x20n, 0n);
+    }
   }
 
   #any(...choices: (() => void)[]): void {
     this.random.pick(choices)();
   }
 
-  #range(input: bigint, mapping: Mapping, shape: Shape): { w0: bigint; w1: bigint } {
-    // Exactly the leaf, in pages of its granule; NUM+1 a power of two or not.
-    const log2 = mapping.log2Size - shape.log2Granule;
+  /** A range that covers the leaf, in pages of its granule: exactly, or from before it. */
+  #range(input: bigint, { log2Size, level, shape }: Mapping): { w0: bigint; w1: bigint } {
+    const { random } = this;
+    const log2 = log2Size - shape.log2Granule;
     const tg = BigInt((shape.log2Granule - 10) / 2);
-    const ttl =
-      this.random.chance(0.5) && mapping.level > 0 && !(tg === 2n && mapping.level === 1)
-        ? BigInt(mapping.level)
-        : 0n;
-    const scale = Math.max(log2 - this.random.below(5), 0);
-    const num = (1 << (log2 - scale)) - 1;
+    // 4.4.1.1: level 1 of 16 KB needs DS, and level 0 has no hint.
+    const noHint = level < 1 || (tg === 2n && level === 1 && !this.#slow.ds);
+    const ttl = !noHint && random.chance(0.5) ? BigInt(level) : 0n;
+    const leaf = (input >> BigInt(log2Size)) << BigInt(log2Size);
+    const before = random.chance(0.5) ? 0 : random.below(40);
+    const start = leaf - (BigInt(before) << BigInt(log2Size));
+    const wrapped = start < 0n || start >> 55n !== leaf >> 55n;
+    const from = wrapped ? leaf : start;
+    // NUM+1 a power of two or not.
+    const pages = (wrapped ? 1 : before + 1) * 2 ** log2;
+    let scale = Math.max(log2 - random.below(5), 0);
+    while (Math.ceil(pages / 2 ** scale) > 32) scale += 1;
+    const num = Math.ceil(pages / 2 ** scale) - 1;
     // 4.4.1.1: one page without a level is not a range.
     if (num === 0 && scale === 0 && ttl === 0n) return { w0: 0n, w1: input };
-    const start = (input >> BigInt(mapping.log2Size)) << BigInt(mapping.log2Size);
-    return { w0: (BigInt(num) << 12n) | (BigInt(scale) << 20n), w1: start | (tg << 10n) | (ttl << 8n) };
+    return { w0: (BigInt(num) << 12n) | (BigInt(scale) << 20n), w1: from | (tg << 10n) | (ttl << 8n) };
   }
 
   #invalidateStage1(stream: Stream, mapping: Mapping): void {
@@ -609,7 +749,17 @@ export class RandomWorld {
     const inside = (1n << BigInt(mapping.log2Size)) - 1n;
     const page = -4096n & 0xffff_ffff_ffff_ffffn;
     const address = ((mapping.input & ~inside) | (this.random.big(64) & inside)) & page;
-    const range = this.#range(mapping.input & page, mapping, stream.shape1);
+    const range = this.#range(mapping.input & page, mapping);
+    if (stream.el2) {
+      const el2 = [
+        () => this.#command(0x22n | asid, address | 1n),
+        () => this.#command(0x22n | asid | range.w0, range.w1),
+        () => this.#command(0x23n, address),
+        () => this.#command(0x20n, 0n),
+      ];
+      if (!stream.global && this.#e2h) el2.push(() => this.#command(0x21n | asid, 0n));
+      return this.#any(...el2);
+    }
     const choices = [
       () => this.#command(0x12n | vmid | asid, address | 1n),
       () => this.#command(0x12n | vmid | asid | range.w0, range.w1 | BigInt(this.random.below(2))),
@@ -627,7 +777,7 @@ export class RandomWorld {
     const vmid = BigInt(stream.vmid) << 32n;
     const inside = (1n << BigInt(mapping.log2Size)) - 1n;
     const address = ((mapping.input & ~inside) | (this.random.big(64) & inside)) & 0xff_ffff_ffff_f000n;
-    const range = this.#range(mapping.input & 0xff_ffff_ffff_f000n, mapping, stream.shape2);
+    const range = this.#range(mapping.input & 0xff_ffff_ffff_f000n, mapping);
     this.#any(
       () => {
         this.#command(0x2an | vmid, address | 1n);
@@ -647,7 +797,10 @@ export class RandomWorld {
   /** An invalidation of something that did not change. */
   #over(stream: Stream): void {
     const vmid = BigInt(this.random.chance(0.5) ? stream.vmid : 99) << 32n;
-    const opcode = this.random.pick([0x10n, 0x11n, 0x12n, 0x13n, 0x28n, 0x2an, 0x30n]);
+    const opcode = this.random.pick([
+      ...[0x10n, 0x11n, 0x12n, 0x13n, 0x28n, 0x2an, 0x30n],
+      ...[0x20n, 0x21n, 0x22n, 0x23n],
+    ]);
     this.#command(opcode | vmid | (this.random.big(6) << 48n), this.random.big(48) & ~0xfffn);
   }
 }
