@@ -136,6 +136,11 @@ interface Mapping extends Descriptor {
   shape: Shape;
 }
 
+interface Focus {
+  readonly stream: Stream;
+  readonly mapping: Mapping;
+}
+
 class Stream {
   sid = 0n;
   steAt = 0n;
@@ -148,6 +153,7 @@ class Stream {
   stage1 = false;
   stage2 = false;
   global = false;
+  ASET = 0;
   /** The regime is EL2, with or without E2H. */
   el2 = false;
   bigEndian = false;
@@ -167,6 +173,11 @@ export class RandomWorld {
   readonly #high = new Allocator(RAM_HIGH, RAM_HIGH + 0x1000_0000n);
   readonly #slow: SlowIds;
   #e2h = false;
+  /** Of the streams that share a VMID, by ASET. */
+  readonly #sharedAsets = new Map<number, 'globals' | 'no globals'>();
+  /** What was used last, and then what was changed last: likely to be changed, and to be used again. */
+  #used: Focus | undefined;
+  #changed: Focus | undefined;
   /** An STE was changed at random: it may use another stream's CD now. */
   #mixed = false;
   readonly #transaction = new Transaction();
@@ -174,7 +185,10 @@ export class RandomWorld {
 
   constructor(seed: number) {
     this.random = new Random(seed);
-    this.ids = identify(QEMU_LIKE, this.random.pick(FEATURES));
+    // One world in four has ATS, and one has EL2.
+    const sort = this.random.below(4);
+    const sets = FEATURES.filter(({ ATS, HYP }) => (sort === 0 ? ATS : sort === 1 ? HYP : true));
+    this.ids = identify(QEMU_LIKE, this.random.pick(sets));
     this.#slow = slowIds(this.ids);
     const { random } = this;
     this.registers[0x20 >>> 2] = 1 | (this.#slow.ats && random.chance(0.8) ? 1 << 4 : 0);
@@ -262,12 +276,19 @@ export class RandomWorld {
     const config = stream.el2 ? 5 : random.pick([4, 5, 5, 6, 7, 7]);
     stream.stage1 = (config & 1) !== 0;
     stream.stage2 = (config & 2) !== 0;
-    // Streams of one VMID share it only with stage 1 alone, and then use other ASIDs and no global pages.
-    const shared = !stream.stage2 && random.chance(0.5);
+    // Streams of one VMID share it only with stage 1 alone, and then use other ASIDs.
+    // With global pages they must be apart in ASET too (3.17.1).
+    const free = [0, 1].filter((aset) => !this.#sharedAsets.has(aset));
+    const mates = [0, 1].filter((aset) => this.#sharedAsets.get(aset) === 'no globals');
+    const shared = !stream.stage2 && !stream.el2 && free.length + mates.length > 0 && random.chance(0.5);
     stream.vmid = shared ? 7 : 20 + i;
     stream.asid = 40 + i;
     // Global pages of EL2 with E2H serve all ASIDs.
-    stream.global = (stream.el2 ? !another : !shared) && random.chance(0.3);
+    stream.ASET = random.chance(0.2) ? 1 : 0;
+    if (shared) stream.ASET = random.pick([...free, ...free, ...mates]);
+    stream.global =
+      (stream.el2 ? !another : !shared || free.includes(stream.ASET)) && random.chance(shared ? 0.5 : 0.3);
+    if (shared) this.#sharedAsets.set(stream.ASET, stream.global ? 'globals' : 'no globals');
     const ste: SteFields = { Config: config, S2VMID: stream.vmid, STRW: stream.el2 ? 2 : 0 };
     if (ids.ats) ste.EATS = random.pick([0, 1, 1, 1, 2, 3]);
     if (ids.stallModel !== 1) ste.S2S = ids.stallModel === 2 || random.chance(0.3) ? 1 : 0;
@@ -283,7 +304,9 @@ export class RandomWorld {
         // Within what S2T0SZ allows, RAM pages lie somewhere else, in the order of their PAs.
         const ipa = (pa - RAM_LOW + ((base >> 24n) << 24n)) & ((1n << BigInt(table.shape.inputBits)) - 1n);
         const page = (ipa >> log2) << log2;
-        this.#mapStage2(stream, table, page, (pa >> log2) << log2, 3, S2_RW_PAGE);
+        // Few of these, or nothing would work any more.
+        const attributes = random.chance(0.97) ? S2_RW_PAGE : this.#stage2Attributes();
+        this.#mapStage2(stream, table, page, (pa >> log2) << log2, 3, attributes);
         return page | (pa & ((1n << log2) - 1n));
       };
       dataIpas = dataIpas.map(() => this.#randomStage2Leaf(stream, table));
@@ -412,9 +435,9 @@ export class RandomWorld {
     let bits = this.#ignored();
     bits |= random.chance(0.85) ? LEAF.AF : 0n;
     bits |= BigInt(random.chance(0.7) ? 15 : random.below(16)) << 2n;
-    bits |= BigInt(random.chance(0.7) ? 3 : random.below(4)) << 6n;
+    bits |= BigInt(random.chance(0.5) ? 3 : random.below(4)) << 6n;
     if (random.chance(0.3)) bits |= BigInt(random.below(4)) << 53n;
-    if (random.chance(0.3)) bits |= LEAF.DBM;
+    if (random.chance(0.5)) bits |= LEAF.DBM;
     return bits;
   }
 
@@ -423,9 +446,9 @@ export class RandomWorld {
     let bits = this.#ignored();
     bits |= random.chance(0.85) ? LEAF.AF : 0n;
     if (!global || random.chance(0.5)) bits |= LEAF.nG;
-    bits |= BigInt(random.chance(0.7) ? 1 : random.below(4)) << 6n;
+    bits |= BigInt(random.chance(0.5) ? 1 : random.below(4)) << 6n;
     if (random.chance(0.3)) bits |= BigInt(random.below(4)) << 53n;
-    if (random.chance(0.3)) bits |= LEAF.DBM;
+    if (random.chance(0.5)) bits |= LEAF.DBM;
     return bits;
   }
 
@@ -462,7 +485,7 @@ export class RandomWorld {
       for (const data of dataIpas) {
         const level = this.#leafLevel(table);
         const va = random.big(table.shape.inputBits);
-        const tableBits = random.chance(0.2) ? random.big(5) << 59n : 0n;
+        const tableBits = random.chance(0.3) ? random.big(5) << 59n : 0n;
         const at = table.map(va, data, this.#stage1Attributes(stream.global), level, tableBits);
         const high = (0xffff_ffff_ffff_ffffn << BigInt(table.shape.inputBits)) & 0xffff_ffff_ffff_ffffn;
         stream.mappings.push({
@@ -498,7 +521,7 @@ export class RandomWorld {
       HAFT: ids.httu === 3 && ha && random.chance(0.5) ? 1 : 0,
       A: ids.termModel || random.chance(0.6) ? 1 : 0,
       S: ids.stallModel === 2 || (ids.stallModel === 0 && random.chance(0.3)) ? 1 : 0,
-      ASET: random.chance(0.2) ? 1 : 0,
+      ASET: stream.ASET,
       R: random.chance(0.9) ? 1 : 0,
       ASID: stream.asid,
       DS: DS ? 1 : 0,
@@ -570,7 +593,8 @@ export class RandomWorld {
   /** A transaction that is likely to meet something. */
   request(): SlowRequest {
     const { random } = this;
-    const stream = random.pick(this.streams);
+    const focus = random.chance(0.7) ? this.#changed : undefined;
+    const stream = focus?.stream ?? random.pick(this.streams);
     let address: bigint;
     const kind =
       this.#slow.ats || random.chance(0.02)
@@ -579,7 +603,10 @@ export class RandomWorld {
     const wanted = stream.stage1 && kind !== 'ats-translated' ? 1 : 2;
     const inputs = stream.mappings.filter(({ stage }) => stage === wanted);
     if (inputs.length > 0 && random.chance(0.92)) {
-      const { input, log2Size } = random.pick(inputs);
+      const again = focus !== undefined && inputs.includes(focus.mapping);
+      const mapping = again ? focus.mapping : random.pick(inputs);
+      this.#used = { stream, mapping };
+      const { input, log2Size } = mapping;
       const inside = (1n << BigInt(log2Size)) - 1n;
       address = (input & ~inside) | (random.big(64) & inside);
       if (random.chance(0.1)) address ^= 1n << BigInt(random.below(64));
@@ -651,11 +678,13 @@ export class RandomWorld {
   /** Changes something in memory and carries out invalidations that are enough for it, and sometimes more. */
   change(): void {
     const { random } = this;
-    const stream = random.pick(this.streams);
+    const focus = random.chance(0.6) ? this.#used : undefined;
+    const stream = focus?.stream ?? random.pick(this.streams);
     if (random.chance(0.15)) this.#over(stream);
     if (random.chance(0.15)) return this.#changeConfiguration(stream);
     if (stream.mappings.length === 0) return;
-    const mapping = random.pick(stream.mappings);
+    const mapping = focus?.mapping ?? random.pick(stream.mappings);
+    this.#changed = { stream, mapping };
     const big = mapping.stage === 1 ? stream.bigEndian : stream.bigEndian2;
     const raw = this.read(mapping.at)!;
     let value = big ? swap(raw) : raw;
@@ -687,7 +716,7 @@ export class RandomWorld {
     const value = this.read(at)!;
     let bit = quiet ? (cd ? 45 : 58) : this.#bit(at === stream.steAt + 8n);
     // VMIDs and ASIDs stay apart: streams that share them must agree about everything else (5.2.1).
-    if (cd && bit >= 48) bit -= 16;
+    if (cd && bit >= 47) bit -= 16;
     if (at === stream.steAt + 16n && bit < 16) bit += 16;
     this.write(at, value ^ (1n << BigInt(bit)));
     if (cd)
