@@ -14,6 +14,8 @@ function expectSame(world: RandomWorld, fresh: boolean): string {
   const { result, writes } = world.slow(request);
   const got = fresh ? world.fast(request, world.freshTranslator()) : world.fast(request);
   expect(text(got), text(request)).toBe(text(result));
+  const hex = (addresses: Iterable<bigint>): string[] => [...addresses].map((at) => at.toString(16)).sort();
+  expect(hex(world.memory.updated), text(request)).toEqual(hex(writes.keys()));
   for (const [at, value] of writes)
     expect(`0x${at.toString(16)}: ${world.read(at)?.toString(16)}`, text(request)).toBe(
       `0x${at.toString(16)}: ${value.toString(16)}`,

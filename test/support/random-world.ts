@@ -1,5 +1,6 @@
 /** Random streams, tables and changes to them, for comparing the translator with the slow walker. */
 
+import type { MemStatus } from '../../src/memory/memory.ts';
 import { SparseRam } from '../../src/memory/sparse-ram.ts';
 import type { IdRegisters } from '../../src/smmu/identification.ts';
 import { QEMU_LIKE, identify, type IdFields } from '../../src/smmu/identification.ts';
@@ -161,10 +162,22 @@ class Stream {
   mappings: Mapping[] = [];
 }
 
+/** RAM that notes which descriptors were updated. */
+class NotingRam extends SparseRam {
+  readonly updated = new Set<bigint>();
+  override compareExchange64(...args: Parameters<SparseRam['compareExchange64']>): MemStatus {
+    const status = super.compareExchange64(...args);
+    const [hi, lo, oldHi, oldLo] = args;
+    if (status === 0 && this.hi === oldHi && this.lo === oldLo)
+      this.updated.add((BigInt(hi) << 32n) | BigInt(lo >>> 0));
+    return status;
+  }
+}
+
 export class RandomWorld {
   readonly random: Random;
   readonly ids: IdRegisters;
-  readonly memory = new SparseRam(Number(RAM_LOW), 0x1_8000_0000);
+  readonly memory = new NotingRam(Number(RAM_LOW), 0x1_8000_0000);
   readonly registers = new Uint32Array(64);
   readonly records: bigint[][] = [];
   readonly streams: Stream[] = [];
@@ -305,7 +318,8 @@ export class RandomWorld {
         const ipa = (pa - RAM_LOW + ((base >> 24n) << 24n)) & ((1n << BigInt(table.shape.inputBits)) - 1n);
         const page = (ipa >> log2) << log2;
         // Few of these, or nothing would work any more.
-        const attributes = random.chance(0.97) ? S2_RW_PAGE : this.#stage2Attributes();
+        let attributes = random.chance(0.98) ? S2_RW_PAGE : this.#stage2Attributes();
+        if (random.chance(0.06)) attributes = (attributes & ~0x3cn) | (random.big(4) << 2n);
         this.#mapStage2(stream, table, page, (pa >> log2) << log2, 3, attributes);
         return page | (pa & ((1n << log2) - 1n));
       };
@@ -601,7 +615,9 @@ export class RandomWorld {
         ? random.pick(['ordinary', 'ats-request', 'ats-request', 'ats-translated'] as const)
         : 'ordinary';
     const wanted = stream.stage1 && kind !== 'ats-translated' ? 1 : 2;
-    const inputs = stream.mappings.filter(({ stage }) => stage === wanted);
+    // Now and then an address of another stream: what that left in caches must not serve this one.
+    const whose = random.chance(0.12) ? random.pick(this.streams) : stream;
+    const inputs = whose.mappings.filter(({ stage }) => stage === wanted);
     if (inputs.length > 0 && random.chance(0.92)) {
       const again = focus !== undefined && inputs.includes(focus.mapping);
       const mapping = again ? focus.mapping : random.pick(inputs);
@@ -660,6 +676,7 @@ export class RandomWorld {
     t.kind = KINDS[request.kind];
     t.noWrite = request.noWrite;
     this.records.length = 0;
+    this.memory.updated.clear();
     const outcome = OUTCOMES[translator.translate(t, this.#result)];
     const events = [...this.records];
     const { paHi, paLo, readable, writable, executable, log2Size } = this.#result;
