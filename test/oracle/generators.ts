@@ -1,4 +1,4 @@
-import { Random } from '../support/random-world.ts';
+import { Random } from '../support/random.ts';
 import { CaseBuilder, isNowhere } from './generate/case-builder.ts';
 import { changesCase, mixCase } from './generate/changes.ts';
 import { cmdqCase, evtqCase } from './generate/queues.ts';

@@ -3,10 +3,12 @@
 import type { MemStatus } from '../../src/memory/memory.ts';
 import { SparseRam } from '../../src/memory/sparse-ram.ts';
 import type { IdRegisters } from '../../src/smmu/identification.ts';
-import { QEMU_LIKE, identify, type IdFields } from '../../src/smmu/identification.ts';
+import { QEMU_LIKE, identify } from '../../src/smmu/identification.ts';
 import { KIND, OUTCOME, Transaction, Translation } from '../../src/smmu/transaction.ts';
 import { Translator } from '../../src/smmu/translator.ts';
 import type { SlowIds, SlowMachine, SlowRequest, SlowResult } from './slow-machine.ts';
+import { Random } from './random.ts';
+import { FEATURES, slowIds } from './random-features.ts';
 import { slowTranslate } from './slow-walker.ts';
 import {
   Allocator,
@@ -23,82 +25,6 @@ import {
   loOf,
   writeDwords,
 } from './tables.ts';
-
-/** Small, seeded and good enough. */
-export class Random {
-  #state: number;
-  constructor(seed: number) {
-    this.#state = seed | 0;
-  }
-  next(): number {
-    this.#state = (this.#state + 0x6d2b_79f5) | 0;
-    let t = Math.imul(this.#state ^ (this.#state >>> 15), 1 | this.#state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  }
-  below(n: number): number {
-    return Math.floor(this.next() * n);
-  }
-  chance(p: number): boolean {
-    return this.next() < p;
-  }
-  pick<T>(from: readonly T[]): T {
-    return from[this.below(from.length)];
-  }
-  big(bits: number): bigint {
-    let value = 0n;
-    for (let i = 0; i < bits; i += 16) value = (value << 16n) | BigInt(this.below(0x1_0000));
-    return value & ((1n << BigInt(bits)) - 1n);
-  }
-}
-
-const WITH_DS: IdFields = { OAS: 6, DS: 1, VAX: 1, STT: 1 };
-/** Sets of features that differ in what they let tables do. */
-const FEATURES: readonly IdFields[] = [
-  {},
-  { HTTU: 2 },
-  { HTTU: 3, E0PD: 1, EPAN: 1 },
-  { TERM_MODEL: 0, STT: 1, FWB: 1, TTENDIAN: 0 },
-  { SSIDSIZE: 12, CD2L: 1, HTTU: 1, XNX: 0, HAD: 0, ArchMinorRev: 0 },
-  { SSIDSIZE: 4, CD2L: 0, ATTR_PERMS_OVR: 1, E0PD: 1 },
-  WITH_DS,
-  { ...WITH_DS, HTTU: 3, ATTR_PERMS_OVR: 1 },
-  { OAS: 3, ASID16: 0, VMID16: 0, TTENDIAN: 3 },
-  { HYP: 1, HTTU: 2, E0PD: 1, TTENDIAN: 0 },
-  { HYP: 1, SSIDSIZE: 3, CD2L: 1, ATTR_PERMS_OVR: 1, ...WITH_DS },
-  { STALL_MODEL: 0, STALL_MAX: 4, TERM_MODEL: 0 },
-  { STALL_MODEL: 2, STALL_MAX: 4 },
-  { ATS: 1, HTTU: 2, ATSRECERR: 1 },
-  { ATS: 1, SSIDSIZE: 6, CD2L: 1, ATTR_PERMS_OVR: 1, ATSRECERR: 1, E0PD: 1 },
-  { ATS: 1, NS1ATS: 1, HTTU: 3, OAS: 5, DS: 1, VAX: 1, EPAN: 1, TTENDIAN: 0 },
-];
-
-function slowIds(ids: IdRegisters): SlowIds {
-  const bit = (value: number, at: number): boolean => ((value >>> at) & 1) !== 0;
-  return {
-    oas: [32, 36, 40, 42, 44, 48, 52, 52][ids.IDR5 & 7],
-    httu: (ids.IDR0 >>> 6) & 3,
-    hyp: bit(ids.IDR0, 9),
-    ats: bit(ids.IDR0, 10),
-    splitAts: bit(ids.IDR0, 10) && !bit(ids.IDR0, 11),
-    asid16: bit(ids.IDR0, 12),
-    vmid16: bit(ids.IDR0, 18),
-    stallModel: (ids.IDR0 >>> 24) & 3,
-    ssidsize: (ids.IDR1 >>> 6) & 31,
-    cd2l: bit(ids.IDR0, 19),
-    xnx: bit(ids.IDR3, 4),
-    fwb: bit(ids.IDR3, 8),
-    stt: bit(ids.IDR3, 9),
-    e0pd: bit(ids.IDR3, 13),
-    epan: bit(ids.IDR3, 17),
-    had: bit(ids.IDR3, 2),
-    ds: bit(ids.IDR5, 7),
-    vax52: ((ids.IDR5 >>> 10) & 3) !== 0,
-    permsOvr: bit(ids.IDR1, 26),
-    termModel: bit(ids.IDR0, 26),
-    ttendian: (ids.IDR0 >>> 21) & 3,
-  };
-}
 
 const TG0: Record<number, number> = { 12: 0, 14: 2, 16: 1 };
 const TG1: Record<number, number> = { 12: 2, 14: 1, 16: 3 };
@@ -621,7 +547,7 @@ export class RandomWorld {
     if (inputs.length > 0 && random.chance(0.92)) {
       const again = focus !== undefined && inputs.includes(focus.mapping);
       const mapping = again ? focus.mapping : random.pick(inputs);
-      this.#used = { stream, mapping };
+      this.#used = { stream: whose, mapping };
       const { input, log2Size } = mapping;
       const inside = (1n << BigInt(log2Size)) - 1n;
       address = (input & ~inside) | (random.big(64) & inside);
@@ -844,8 +770,17 @@ export class RandomWorld {
   #over(stream: Stream): void {
     const vmid = BigInt(this.random.chance(0.5) ? stream.vmid : 99) << 32n;
     const opcode = this.random.pick([
-      ...[0x10n, 0x11n, 0x12n, 0x13n, 0x28n, 0x2an, 0x30n],
-      ...[0x20n, 0x21n, 0x22n, 0x23n],
+      0x10n,
+      0x11n,
+      0x12n,
+      0x13n,
+      0x20n,
+      0x21n,
+      0x22n,
+      0x23n,
+      0x28n,
+      0x2an,
+      0x30n,
     ]);
     this.#command(opcode | vmid | (this.random.big(6) << 48n), this.random.big(48) & ~0xfffn);
   }

@@ -1,7 +1,7 @@
 /** Translation tables of the slow walker. */
 
 import { T, Stop, flag, get, type SlowIds, type SlowMachine } from './slow-machine.ts';
-import { s1Level, s2Level, worldOf, type Level } from './slow-structures.ts';
+import { s1Level, s2Level, worldOf, type Level } from './slow-levels.ts';
 
 const swap = (value: bigint): bigint => {
   let out = 0n;

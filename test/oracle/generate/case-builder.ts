@@ -1,5 +1,5 @@
 import type { Step } from '../../../src/conformance/vector.ts';
-import { Random } from '../../support/random-world.ts';
+import { Random } from '../../support/random.ts';
 import type { TableSpace } from '../../support/tables.ts';
 import { EVENT_BYTES, type OracleCase, RAM_END, RAM_FIRST, toHex } from '../oracle-case.ts';
 import { StreamTable } from './stream-table.ts';
