@@ -71,6 +71,11 @@ describe('translation', () => {
       'abort 8',
       'abort 2',
       'razwi 10',
+      'abort 3',
+      'abort 7',
+      'ur 5',
+      'ca -',
+      'ca 4',
     ])
       expect(seen.get(name) ?? 0, `${name} in ${text([...seen])}`).toBeGreaterThan(2);
     expect(seen.get('ok -')).toBeGreaterThan(1000);
