@@ -229,7 +229,8 @@ export class Tlb {
     if (this.isEmpty) return;
     this.isEmpty = true;
     this.#allTime = this.#tick();
-    this.hasGlobals = false;
+    // Those of EL2 stay.
+    if (this.#pageSizes[EL2] === 0) this.hasGlobals = false;
   }
 
   /** TLBI_EL2_ALL. */

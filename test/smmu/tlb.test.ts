@@ -346,6 +346,25 @@ describe('a stage 1 translation in the TLB', () => {
   });
 });
 
+describe('a global translation of EL2 with E2H in the TLB', () => {
+  it('is dropped by TLBI_EL2_VA after TLBI_NSNH_ALL, which does not touch it (4.4.2.8)', () => {
+    const rig = new Rig({ HYP: 1 });
+    rig.cr2 = 1;
+    const { table } = rig.stage1Stream(1, { ASID: 5 }, { STRW: 2 });
+    const leafAt = table.map(0x1000n, 0x8000_1000n, RW_PAGE & ~(1n << 11n));
+    table.map(0x2000n, 0x8000_2000n, RW_PAGE & ~(1n << 11n));
+    rig.stage1Stream(2);
+    expect(rig.access(1, 0x1000n)).toBe('ok 80001000');
+    expect(rig.access(2, 0x1000n)).toBe('ok 80001000');
+    rig.command(0x30n);
+    rig.write(leafAt, 0n);
+    rig.command(0x22n | ASID, 0x1000n);
+    // Another global page, so that they are looked for.
+    expect(rig.access(1, 0x2000n)).toBe('ok 80002000');
+    expect(rig.access(1, 0x1000n)).toBe('abort');
+  });
+});
+
 describe('a stage 2 translation in the TLB', () => {
   const prepare = (rig: Rig): bigint => {
     const table = rig.stage2();
