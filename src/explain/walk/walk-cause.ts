@@ -54,7 +54,8 @@ export function walkCause(walk: SeenWalk): WalkCause | undefined {
         ste,
         'S1DSS',
         STE.S1DSS,
-        walk.transaction.ssv
+        // 3.9.1.3: a translated transaction counts as one without.
+        walk.transaction.ssv && walk.transaction.kind !== KIND.AtsTranslated
           ? `S1DSS=${S1DSS} keeps SubstreamID 0 for traffic without a SubstreamID`
           : `S1DSS=${S1DSS} terminates traffic without a SubstreamID`,
       );

@@ -239,6 +239,15 @@ describe('an STE that stops a transaction', () => {
     expect(causeOf(explain(rig, 0x1000n, access, ids))).toBe(cause);
   });
 
+  it('S1DSS, for what is translated and so counts as without a SubstreamID (3.9.1.3)', () => {
+    const ids = { ATS: 1, SSIDSIZE: 8 };
+    const rig = new Rig(ids);
+    rig.cr0 = 17;
+    rig.ste(1, { Config: 5, EATS: 1, S1CDMax: 2 });
+    const found = explain(rig, 0x1000n, { kind: KIND.AtsTranslated, ssid: 1 }, ids);
+    expect(found.cause!.text).toMatch('S1DSS=0 terminates traffic without a SubstreamID');
+  });
+
   it('CR0.ATSCHK, for split-stage ATS', () => {
     const ids = { ATS: 1, NS1ATS: 0 };
     const rig = nested(RW_PAGE, S2_RW_PAGE, { EATS: 2 });
