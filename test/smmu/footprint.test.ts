@@ -88,8 +88,11 @@ describe('a device with the default TLB', () => {
   it('has nothing for StreamIDs that no device uses', () => {
     const ram = memory();
     const use = (smmu: Smmu): void => void translate(smmu, 1);
-    const few = costOf(ram, 7, use);
-    const all = costOf(ram, 32, use);
+    // What else goes on in this process can be as large as what is looked for, but not most of the time.
+    const usual = (SIDSIZE: number): number =>
+      [1, 2, 3, 4, 5].map(() => costOf(ram, SIDSIZE, use)).sort((a, b) => a - b)[2];
+    const few = usual(7);
+    const all = usual(32);
     expect(few).toBeLessThan(2 * MIB);
     expect(Math.abs(all - few)).toBeLessThan(64 * 1024);
   });
