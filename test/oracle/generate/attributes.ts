@@ -1,4 +1,4 @@
-import type { Random } from '../../support/random-world.ts';
+import type { Random } from '../../support/random.ts';
 
 /** Fields that decide nothing but attributes, and how many bits they have. */
 export const STE_ATTRIBUTES = {
