@@ -35,8 +35,8 @@ const SMMUEN = CR0.SMMUEN.inPlace;
 const CMDQ_ERR = GERROR.CMDQ_ERR.inPlace;
 const ERR = CMDQ_CONS.ERR.inPlace;
 
-/** Commands between two CMD_SYNCs that are kept together; a longer window is handed over in pieces. */
-const BATCH_COMMANDS = 256;
+/** Commands between two CMD_SYNCs that are kept together, as many as a doorbell carries out; a longer window is handed over in pieces. */
+const BATCH_COMMANDS = 1024;
 /** Commands that are fetched at a time. */
 const STRETCH_COMMANDS = 64;
 

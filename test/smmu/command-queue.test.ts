@@ -350,13 +350,13 @@ describe('invalidations', () => {
 
   it('are handed over in pieces when a window is long', () => {
     const device = new Device();
-    device.write64(0x90, 0, CMDQ | 10);
+    device.write64(0x90, 0, CMDQ | 12);
     device.write(0x20, 8);
-    for (let slot = 0; slot < 600; slot++) device.put(slot, NSNH_ALL);
-    device.put(600, SYNC);
-    device.write(0x98, 601);
-    expect(device.batches.map((batch) => batch.length)).toEqual([256, 256, 88]);
-    expect(device.cons).toBe(601);
+    for (let slot = 0; slot < 2100; slot++) device.put(slot, NSNH_ALL);
+    device.put(2100, SYNC);
+    device.write(0x98, 2101);
+    expect(device.batches.map((batch) => batch.length)).toEqual([1024, 1024, 52]);
+    expect(device.cons).toBe(2101);
   });
 
   it('reach the backend without bits that mean nothing', () => {

@@ -7,8 +7,8 @@ import { expect } from 'vitest';
 import { ReferenceGuest, type ReferenceGuestOptions } from '../../src/guest/reference-guest.ts';
 import { DmaTester } from '../../src/host/sim/functions/dma-tester.ts';
 import { LAB_SMMU } from '../../src/host/sim/profiles.ts';
-import { SimHost } from '../../src/host/sim/sim-host.ts';
-import { Machine } from '../../src/machine/machine.ts';
+import { SimHost, type DeviceDescription } from '../../src/host/sim/sim-host.ts';
+import { Machine, type MachineOptions } from '../../src/machine/machine.ts';
 import { Scheduler } from '../../src/machine/scheduler.ts';
 import { Memory } from '../../src/memory/memory.ts';
 import type { TraceRing } from '../../src/trace/trace-ring.ts';
@@ -36,8 +36,8 @@ export class BenchHost {
   ioctls: number[] = [];
   readonly ram = new Uint8Array(RAM_SIZE);
 
-  /** @param ids of its SMMU. */
-  constructor(ids: IdRegisters = LAB_SMMU) {
+  /** @param ids of its SMMU. @param device what its devices can do besides. */
+  constructor(ids: IdRegisters = LAB_SMMU, device: Partial<DeviceDescription> = {}) {
     this.sim = new SimHost({
       schedule: this.scheduler.post,
       onIoctl: (_fd, request) => this.ioctls.push(request),
@@ -53,6 +53,7 @@ export class BenchHost {
         smmu,
         sid,
         function: tester,
+        ...device,
       });
       return tester;
     });
@@ -83,6 +84,7 @@ export class BenchMachine {
     options: Partial<ReferenceGuestOptions> = {},
     listens = false,
     trace?: TraceRing,
+    more: Partial<MachineOptions> = {},
   ) {
     this.host = host;
     const memory = new Memory();
@@ -98,6 +100,7 @@ export class BenchMachine {
       },
       scheduler: host.scheduler,
       ...(trace !== undefined && { trace }),
+      ...more,
       ...(listens && {
         removed: (name: string) => {
           this.removed.push(name);
