@@ -27,6 +27,7 @@ export const TRACE_EVENTS: Readonly<Record<string, TraceEventSpec>> = {
   smmuv3_page_request: spec('events', 'sid', 'prg_index#'),
   vsmmu_case: spec('host', 'title'),
   vsmmu_reconcile: spec('host', 'cause', 'calls#'),
+  vsmmu_dropped: spec('host', 'entries#'),
   vsmmu_failure: spec('host', 'concern', 'message'),
 };
 

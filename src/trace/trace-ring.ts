@@ -42,9 +42,11 @@ export class TraceRing {
     this.#add({ time: this.#now(), event, values: Object.values(values), names: Object.keys(values) });
   }
 
-  /** Oldest first. */
+  /** Oldest first; before them, if older ones are gone, a `vsmmu_dropped` that says how many. */
   get entries(): readonly TraceEntry[] {
-    return [...this.#entries.slice(this.#first), ...this.#entries.slice(0, this.#first)];
+    const kept = [...this.#entries.slice(this.#first), ...this.#entries.slice(0, this.#first)];
+    if (this.dropped === 0) return kept;
+    return [{ time: kept[0].time, event: 'vsmmu_dropped', values: [this.dropped] }, ...kept];
   }
 
   #add(entry: TraceEntry): void {

@@ -14,9 +14,17 @@ describe('the ring', () => {
   it('keeps the newest, in order, and counts what it had to drop', () => {
     const ring = new TraceRing(undefined, 4);
     for (let i = 0; i < 10; i++) ring.record('e', i);
-    expect(ring.entries.map(({ values }) => values[0])).toEqual([6, 7, 8, 9]);
-    expect(ring.entries.map(({ time }) => time)).toEqual([6, 7, 8, 9]);
+    const [mark, ...kept] = ring.entries;
+    expect(kept.map(({ values }) => values[0])).toEqual([6, 7, 8, 9]);
+    expect(kept.map(({ time }) => time)).toEqual([6, 7, 8, 9]);
     expect(ring.dropped).toBe(6);
+    expect(mark).toEqual({ time: 6, event: 'vsmmu_dropped', values: [6] });
+    expect(toNdjson(ring.entries).split('\n')[0]).toBe('{"time":6,"event":"vsmmu_dropped","entries":6}');
+  });
+  it('has no such mark while it has all', () => {
+    const ring = new TraceRing(undefined, 4);
+    for (let i = 0; i < 4; i++) ring.record('e', i);
+    expect(ring.entries.map(({ event }) => event)).toEqual(['e', 'e', 'e', 'e']);
   });
   it('has the time that it is told', () => {
     const times = [5, 900];
