@@ -98,7 +98,7 @@ describe('a quiet guest', () => {
     const machine = new Machine({
       kernel: host.sim,
       memory: new Memory(),
-      ids: host.guestIds,
+      ids: GUEST_IDS,
       interrupts: { raise() {}, writeMsi: () => true },
       scheduler: host.scheduler,
       later: (milliseconds, task) => due.push({ milliseconds, task }),
