@@ -117,7 +117,7 @@ describe('the counters of a machine', () => {
     const values = (name: string, label: string): Record<string, number> =>
       Object.fromEntries(families.get(name)!.samples.map(({ labels, value }) => [labels[label], value]));
     expect(values('vsmmu_events_delivered_by_device_total', 'device')).toEqual({ 'a"b': 1, 'c\\d\ne': 2 });
-    expect(Object.values(values('vsmmu_events_lost_total', 'cause'))).toEqual([0, 0, 0, 0]);
+    expect(new Set(Object.values(values('vsmmu_events_lost_total', 'cause')))).toEqual(new Set([0]));
     machine.unplug('a"b');
     machine.unplug('c\\d\ne');
   });
