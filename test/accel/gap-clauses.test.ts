@@ -280,6 +280,20 @@ describe('streams', () => {
     bench.accelerator.setSid('d1', 9);
     expect(bench.host.device(1).history).toEqual(['abort', 'translate 9000']);
   });
+  it('gap 23: a device whose old vDEVICE stays does not translate under the new number, with events under the old', () => {
+    const bench = new Bench();
+    bench.guest.stes.set(8, s1Ste(0x5000)).set(16, s1Ste(0x9000));
+    bench.guest.setSmmuen(true);
+    bench.plug();
+    bench.host.failing = (name) => (name === 'IOMMU_DESTROY' ? ERRNO.EBUSY : 0);
+    bench.accelerator.setSid('d0', 16);
+    expect(bench.host.attached(0)).toBe('abort');
+    expect(bench.accelerator.state.failures.get('device d0')).toMatchObject({ code: 'EBUSY' });
+    bench.host.failing = () => 0;
+    bench.accelerator.retry();
+    expect([bench.host.attached(0), bench.host.device(0).noted]).toEqual(['translate 9000', 16]);
+    bench.expectSettled(1);
+  });
   it('gap 22: the refusal names the virtual SMMU that the device belongs to', () => {
     const bench = new Bench({ smmus: [0, 0, 1, 1] });
     const space: AddressSpace = bench.space;
