@@ -6,6 +6,7 @@
 import * as v from 'valibot';
 import { Identity } from '../accel/properties.ts';
 import { hex32, parseU64 } from '../bits/u64.ts';
+import { HostError } from '../iommufd/errors.ts';
 import { idsOf, restoreSmmu, saveSmmu, SnapshotError } from '../smmu/snapshot.ts';
 import { EVENT_WORDS } from '../spec/events.ts';
 import { MAX_LOG2_QUEUE_SIZE } from '../spec/queues.ts';
@@ -85,11 +86,18 @@ export function parseSnapshot(value: unknown): MachineSnapshot {
     ]);
   const result = v.safeParse(SNAPSHOT, value);
   if (result.success) return result.output;
-  const problems = result.issues
-    .slice(0, 10)
-    .map((issue) => `${v.getDotPath(issue) ?? 'It'}: ${issue.message}.`);
+  const problems = result.issues.map((issue) => `${v.getDotPath(issue) ?? 'It'}: ${issue.message}.`);
   throw new SnapshotError('SNAPSHOT_INVALID', problems);
 }
+
+/** What a plug would advise comes too late for a guest that has seen its ID registers. */
+const lesserHost = ({ code, reason }: HostError): HostError =>
+  new HostError(
+    code,
+    'restore',
+    reason,
+    'Restore it on a host that can do all that the guest was told, as the one before could.',
+  );
 
 export interface RestoreOptions {
   /** Where devices are on this host, if not where they were: VFIO device files by name. */
@@ -133,7 +141,9 @@ export function restoreSnapshot(machine: Machine, value: unknown, { paths = {} }
     for (const { name: device } of accelerator.plugged) machine.unplug(device);
     accelerator.restoreEvents([]);
     smmu.reset();
-    throw error;
+    throw error instanceof HostError && error.code === 'EOPNOTSUPP' && error.operation === 'plug'
+      ? lesserHost(error)
+      : error;
   }
   smmu.resume();
 }

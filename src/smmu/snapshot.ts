@@ -19,6 +19,12 @@ export interface SmmuSnapshot {
   readonly atcInvTimeout: boolean;
 }
 
+/** A snapshot may be wrong in any number of places; the message is for people. */
+const SHOWN_PROBLEMS = 10;
+const SHOWN_CHARACTERS = 150;
+const shorten = (text: string): string =>
+  text.length > SHOWN_CHARACTERS ? `${text.slice(0, SHOWN_CHARACTERS)}...` : text;
+
 /** A snapshot cannot be taken now, or cannot be used. */
 export class SnapshotError extends Error {
   override readonly name = 'SnapshotError';
@@ -30,7 +36,9 @@ export class SnapshotError extends Error {
   constructor(code: SnapshotError['code'], problems: readonly string[]) {
     const what =
       code === 'SNAPSHOT_INVALID' ? 'This is no snapshot to restore from.' : 'No snapshot is possible.';
-    super(`${what} ${problems.join(' ')}`);
+    const more = problems.length - SHOWN_PROBLEMS;
+    const shown = problems.slice(0, SHOWN_PROBLEMS).map(shorten).join(' ');
+    super(`${what} ${shown}${more > 0 ? ` And ${more} more.` : ''}`);
     this.code = code;
     this.problems = problems;
   }

@@ -183,6 +183,23 @@ describe('a snapshot that cannot be restored', () => {
       error = thrown;
     }
     expect(String(error).length).toBeLessThan(2000);
+    const registers = Object.fromEntries(Array.from({ length: 1000 }, (_, i) => [`X${i}`, '0x0']));
+    const machine = new Movable().elsewhere();
+    try {
+      restoreSnapshot(machine, { ...good, smmu: { ...good.smmu, registers } });
+    } catch (thrown) {
+      error = thrown;
+    }
+    expect(String(error)).toContain('There is no register "X0".');
+    expect(String(error)).toContain('990 more');
+    expect(String(error).length).toBeLessThan(2000);
+    try {
+      parseSnapshot({ ...good, ['x'.repeat(100_000)]: 'y'.repeat(100_000), format: 'z'.repeat(100_000) });
+    } catch (thrown) {
+      error = thrown;
+    }
+    expect(error).toBeInstanceOf(SnapshotError);
+    expect(String(error).length).toBeLessThan(2000);
   });
   it('on a host that can do less than the guest knows names every difference, and leaves nothing', () => {
     const movable = new Movable();
@@ -194,6 +211,12 @@ describe('a snapshot that cannot be restored', () => {
       error = thrown;
     }
     expect(error).toBeInstanceOf(HostError);
+    // Nothing can be lowered any more: the guest has seen its ID registers.
+    expect(error).toMatchObject({
+      code: 'EOPNOTSUPP',
+      operation: 'restore',
+      hint: 'Restore it on a host that can do all that the guest was told, as the one before could.',
+    });
     expect(String(error)).toMatch(/IDR3\.RIL=1 must be 0.*IDR5\.OAS=4 \(44 bits\) must be 2 \(40 bits\)/);
     expect(machine.state).toMatchObject({ devices: [], viommu: undefined, veventq: undefined });
     expect(machine.smmu.smmuEnabled).toBe(false);
