@@ -8,9 +8,10 @@ import { EventBridge } from '../../src/accel/event-bridge.ts';
 import { Identity } from '../../src/accel/properties.ts';
 import type { HostInfo } from '../../src/iommufd/host-info.ts';
 import { ERRNO } from '../../src/iommufd/uapi/errno.ts';
+import { LAB_SMMU } from '../../src/host/sim/profiles.ts';
 import { Machine } from '../../src/machine/machine.ts';
 import { Memory } from '../../src/memory/memory.ts';
-import { GUEST_DEFAULT } from '../../src/smmu/identification.ts';
+import { GUEST_DEFAULT, identify } from '../../src/smmu/identification.ts';
 import { EVENT, INVALIDATE, type EventStatus } from '../../src/smmu/ports.ts';
 import { OFFSET } from '../../src/spec/registers.ts';
 import { Bench, GUEST_IDS } from '../support/accelerated.ts';
@@ -294,6 +295,23 @@ describe('streams', () => {
     expect([bench.host.attached(0), bench.host.device(0).noted]).toEqual(['translate 9000', 16]);
     bench.expectSettled(1);
   });
+  it('gap 4: what a guest changes from inside a reconcile is not forgotten', () => {
+    const bench = new Bench();
+    bench.guest.stes.set(8, s1Ste(0x5000));
+    bench.guest.setSmmuen(true);
+    bench.plug();
+    const record = bench.guest.recordEvent.bind(bench.guest);
+    // It has an event the moment its queue is opened, and answers in the same breath.
+    bench.guest.recordEvent = (words) => {
+      bench.guest.setSte(8, s1Ste(0x9000));
+      return record(words);
+    };
+    bench.accelerator.restoreEvents([new Uint32Array(8)]);
+    bench.guest.setEventqen(true);
+    expect(bench.guest.events).toHaveLength(1);
+    expect(bench.host.attached(0)).toBe('translate 9000');
+    bench.expectSettled(1);
+  });
   it('gap 22: the refusal names the virtual SMMU that the device belongs to', () => {
     const bench = new Bench({ smmus: [0, 0, 1, 1] });
     const space: AddressSpace = bench.space;
@@ -385,6 +403,26 @@ describe('what the guest is told', () => {
     expect(machine.identity.resolved.properties.every(({ from }) => from === 'host')).toBe(true);
     expect(machine.smmu.read(0xc, 4) & (1 << 10)).not.toBe(0);
     machine.unplug('nic0');
+  });
+  it('gap 30: what was taken from the host counts for invalidations too: ATC_INV goes to it', () => {
+    const host = new BenchHost(identify(LAB_SMMU, { ATS: 1 }), { ats: true });
+    const machine = new BenchMachine(host, {}, false, undefined, { properties: { ats: 'auto' } });
+    machine.plug();
+    machine.guest.probe({ cmdqLog2: 8, eventqLog2: 4 });
+    machine.guest.addDevice({ sid: sidOf(0), name: '0000:00:01.0', ats: { enable() {}, disable() {} } });
+    const domain = machine.guest.attach(sidOf(0));
+    domain.map(GOOD, BUFFERS, 0x1000);
+    const { commands } = host.sim.device('/dev/vfio/devices/vfio0')!.smmu;
+    const submit = commands.submit.bind(commands);
+    const opcodes: number[] = [];
+    commands.submit = (...args) => {
+      const [words, count, from = 0] = args;
+      for (let i = 0; i < count; i++) opcodes.push(words[from + 4 * i] & 0xff);
+      return submit(...args);
+    };
+    domain.unmap(GOOD, 0x1000);
+    expect(opcodes).toEqual([0x12, 0x40]);
+    machine.close();
   });
   it('gap 30: ATS is there only if the device and its root complex have it too', () => {
     const identity = new Identity(GUEST_DEFAULT, AUTO);
