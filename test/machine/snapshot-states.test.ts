@@ -137,6 +137,34 @@ describe('a snapshot has', () => {
   });
 });
 
+describe('events of a snapshot', () => {
+  it('are not for the next event queue, although no device was there in between', () => {
+    const movable = running();
+    const { bench } = movable;
+    for (let i = 0; i < 3; i++) bench.dmaOnly(NOWHERE);
+    const taken = takeSnapshot(movable.machine);
+    expect(taken.events).toHaveLength(3);
+    movable.machine.unplug('nic0');
+    movable.settle();
+    bench.guest.events.splice(0);
+    bench.interruptsOff = true;
+    const machine = movable.elsewhere();
+    movable.move({ ...taken, devices: [] }, machine);
+    const { smmu } = machine;
+    const cr0 = smmu.read(OFFSET.CR0, 4);
+    smmu.write(OFFSET.CR0, 4, 0, cr0 & ~4);
+    smmu.write(OFFSET.EVENTQ_BASE, 8, 0, BUFFERS + 0x8_0000 + 3);
+    smmu.write(0x1_00a8, 4, 0, 0);
+    smmu.write(0x1_00ac, 4, 0, 0);
+    smmu.write(OFFSET.CR0, 4, 0, cr0);
+    machine.plug('nic0', '/dev/vfio/devices/vfio0', sidOf(0));
+    movable.settle();
+    expect(smmu.eventQueueSpace()).toBe(8);
+    movable.dma(NOWHERE);
+    expect(smmu.eventQueueSpace()).toBe(7);
+  });
+});
+
 describe('a snapshot that cannot be restored', () => {
   const good = takeSnapshot(running().machine);
   it.each<[string, unknown, RegExp]>([
