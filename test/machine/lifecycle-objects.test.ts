@@ -1,6 +1,7 @@
 /** The life of a machine, step by step: which objects the host has after each, to the last one, and where DMA goes. */
 
 import { describe, expect, it } from 'vitest';
+import { VFIO_DEVICE_RESET } from '../../src/iommufd/uapi/vfio.ts';
 import { OUTCOME } from '../../src/smmu/transaction.ts';
 import { CR0, OFFSET } from '../../src/spec/registers.ts';
 import { BenchHost, BenchMachine, BUFFERS, RAM, sidOf } from '../support/bench-machine.ts';
@@ -105,6 +106,23 @@ describe('after each step the host has exactly what the step needs', () => {
     machine.attach();
     has(machine, objects(1, WITH_TRIPWIRE + 1, 1));
     expect(reach(machine)).toBe('nothing');
+    machine.close();
+  });
+  it('system reset: a device is reset while the old guest’s tables still hold it, so that none gets past the SMMU before', () => {
+    const machine = make();
+    machine.plug();
+    probe(machine);
+    machine.attach().map(GOOD, BUFFERS, 0x1000);
+    const { sim } = machine.host;
+    const ioctl = sim.ioctl.bind(sim);
+    const passed: boolean[] = [];
+    sim.ioctl = (fd, request, arg) => {
+      if (request === VFIO_DEVICE_RESET.request) passed.push(machine.dmaOnly(RAW));
+      return ioctl(fd, request, arg);
+    };
+    machine.reset();
+    expect(passed).toEqual([false]);
+    expect(reach(machine)).toBe('bypass');
     machine.close();
   });
   it('bus renumbering: one vDEVICE for each device all along, under the numbers that it has now', () => {
