@@ -235,6 +235,22 @@ describe('invalidations', () => {
     expect(calls).toBe(4);
     expect(status).toBe(INVALIDATE.AtcInvTimeout);
   });
+  it('gap 14: an ATC_INV for a device without ATS does not go to the host, and is counted as skipped', () => {
+    const made = new Bench({ ids: { ...GUEST_IDS, IDR0: GUEST_IDS.IDR0 | (1 << 10) } });
+    made.host.info[0] |= 1 << 10;
+    const ste = s1Ste(0x5000).map((word, i) => (i === 2 ? word | (1 << 28) : word));
+    made.guest.stes.set(8, ste).set(9, ste);
+    made.guest.setSmmuen(true);
+    made.host.capabilities = 0n;
+    made.plug(0);
+    made.host.capabilities = 8n;
+    made.plug(1);
+    made.host.invalidated.length = 0;
+    const words = Uint32Array.of(0x40, 8, 0x34, 0, 0x40, 9, 0x34, 0);
+    expect(made.accelerator.invalidate({ words, count: 2 })).toBe(INVALIDATE.Complete);
+    expect(made.host.invalidated).toEqual(['40:8']);
+    expect(made.accelerator.state.invalidations).toMatchObject({ sent: 1, skipped: 1 });
+  });
   it('gap 14: a level 1 hint for 16 KiB pages is dropped without DS, where the kernel refuses it', () => {
     const to = new Uint32Array(4);
     const limits = { ril: true, ds: false, asid16: true, ats: false, substreams: false };

@@ -9,7 +9,7 @@ import { identify } from '../../src/smmu/identification.ts';
 import { SnapshotError } from '../../src/smmu/snapshot.ts';
 import { OPCODE } from '../../src/spec/commands.ts';
 import { OFFSET } from '../../src/spec/registers.ts';
-import { BUFFERS, sidOf } from '../support/bench-machine.ts';
+import { BUFFERS, GUEST_IDS, sidOf } from '../support/bench-machine.ts';
 import { Movable } from '../support/movable-machine.ts';
 
 const GOOD = 0x1000_0000n;
@@ -201,6 +201,15 @@ describe('a snapshot that cannot be restored', () => {
     // And the machine is none the worse for it.
     restoreSnapshot(machine, good);
     expect(machine.state.devices).toMatchObject([{ attached: 'translate' }]);
+  });
+  it('leaves the ID registers as they were, and open, if its own were good and its registers are not', () => {
+    const machine = new Movable().elsewhere(identify(GUEST_IDS, { OAS: 2 }));
+    const { ids } = machine.smmu;
+    const bad = { ...good, smmu: { ...good.smmu, registers: { CR0: '0x1' } } };
+    expect(() => restoreSnapshot(machine, bad)).toThrow('CR0 and CR0ACK differ');
+    expect(machine.smmu.ids).toEqual(ids);
+    expect(machine.identity.resolved.ids).toEqual(ids);
+    expect(machine.smmu.identified).toBe(false);
   });
   it('has no more text than somebody can read, however much is wrong', () => {
     const events = Array.from({ length: 1000 }, () => ['x']);

@@ -3,7 +3,8 @@
 import { describe, expect, it } from 'vitest';
 import { identify, QEMU_LIKE } from '../../src/smmu/identification.ts';
 import { PAGE_REQUEST, PageRequest } from '../../src/smmu/page-request.ts';
-import { Device, RAM as RAM32 } from '../support/smmu-device.ts';
+import { INVALIDATE } from '../../src/smmu/ports.ts';
+import { Device, RAM as RAM32, SYNC } from '../support/smmu-device.ts';
 import { LEAF, RW_PAGE } from '../support/tables.ts';
 import { Rig } from '../support/translation-rig.ts';
 
@@ -15,6 +16,20 @@ const CMDQEN = 8;
 const CR1 = 0x28;
 const TABLES = 0xd40;
 const QUEUES = 0x35;
+
+describe('gap 13', () => {
+  it('gap 13: an endpoint that did not answer the last guest is no error of the next one', () => {
+    const device = new Device(identify(QEMU_LIKE, { ATS: 1 })).start(0b1101);
+    device.invalidateStatus = INVALIDATE.AtcInvTimeout;
+    // The CFGI_STE hands the ATC_INV over before its CMD_SYNC, which never comes.
+    device.submit([0x40, 1, 52, 0], [0x03, 2, 1, 0]);
+    device.invalidateStatus = INVALIDATE.Complete;
+    device.smmu.reset();
+    device.start(0b1101);
+    device.submit(SYNC);
+    expect([device.cerror, device.errors]).toEqual([0, 0]);
+  });
+});
 
 describe('gap 34', () => {
   it.each([
