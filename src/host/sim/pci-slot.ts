@@ -23,6 +23,7 @@ export interface PciSlotOptions {
   readonly pasidBits: number;
   readonly canwbs: boolean;
   readonly stalls: boolean;
+  readonly dmaCanStall: boolean;
   readonly msi: MsiController;
   /** Message-signalled interrupts are writes that the SMMU translates, or reach their vectors directly. */
   readonly translateMsi: boolean;
@@ -75,6 +76,7 @@ export class PciSlot implements PciBus {
       ats: options.ats,
       pasidBits: options.pasidBits,
       canwbs: options.canwbs,
+      stallEnabled: options.dmaCanStall,
     });
     this.#dma = new DeviceDma(options.smmu, options.sids[0], options.stalls, (outcome) =>
       this.function.dmaResumed?.(outcome),

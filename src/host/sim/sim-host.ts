@@ -81,6 +81,8 @@ export interface DeviceDescription {
   readonly pasidBits?: number;
   /** Its faults may stall, if the SMMU's can; default false. PCIe devices cannot wait, others can. */
   readonly stalls?: boolean;
+  /** The firmware marks it dma-can-stall, without which the kernel never resumes what it stalls; default as `stalls`. */
+  readonly dmaCanStall?: boolean;
   /** No-Snoop cannot break coherency (IORT's memory access flags); default true. */
   readonly canwbs?: boolean;
 }
@@ -144,6 +146,7 @@ export class SimHost implements Kernel {
         pasidBits: device.pasidBits ?? 0,
         canwbs: device.canwbs !== false,
         stalls: device.stalls === true,
+        dmaCanStall: device.dmaCanStall ?? device.stalls === true,
         msi: this.#msi,
         translateMsi: this.#options.msi === 'translated',
       },

@@ -13,8 +13,8 @@ import { machine, simRig } from './machine.ts';
 const UNMAPPED = 0x1000_1000n;
 const CD_STALLS = 1n << 44n;
 
-function running() {
-  const simulated = machine({ ids: SERVER_SMMU, device: { stalls: true } });
+function running(options: { stalls: boolean; dmaCanStall?: boolean } = { stalls: true }) {
+  const simulated = machine({ ids: SERVER_SMMU, device: options });
   const setup = nestedVm(simRig(simulated), 'none');
   const { vm, a, viommu } = setup;
   const { out_fault_id: faultId, out_fault_fd: faultFd } = vm.must(uapi.IOMMU_FAULT_QUEUE_ALLOC);
@@ -81,7 +81,7 @@ describe('a FAULT_QUEUE', () => {
     const { host, faultFd, device } = running();
     device.dmaWrite32(UNMAPPED, 1);
     host.read(faultFd, new Uint8Array(40));
-    expect(host.write(faultFd, iommu_hwpt_page_response.encode({ cookie: 0, code: 1 }))).toBe(8);
+    expect(host.write(faultFd, iommu_hwpt_page_response.encode({ cookie: 1, code: 1 }))).toBe(8);
     expect(device.resumed).toEqual([OUTCOME.Abort]);
   });
 
@@ -91,13 +91,15 @@ describe('a FAULT_QUEUE', () => {
     const answer = (cookie: number, code: number): number =>
       host.write(faultFd, iommu_hwpt_page_response.encode({ cookie, code }));
     // Not read yet.
-    expect(answer(0, 0)).toBe(-ERRNO.EINVAL);
+    expect(answer(1, 0)).toBe(-ERRNO.EINVAL);
     host.read(faultFd, new Uint8Array(40));
     expect(host.write(faultFd, new Uint8Array(7))).toBe(-ERRNO.ESPIPE);
-    expect(answer(1, 0)).toBe(-ERRNO.EINVAL);
-    expect(answer(0, 2)).toBe(-ERRNO.EINVAL);
-    expect(answer(0, 0)).toBe(8);
+    // The kernel's array of answers begins at 1 (XA_FLAGS_ALLOC1).
     expect(answer(0, 0)).toBe(-ERRNO.EINVAL);
+    expect(answer(2, 0)).toBe(-ERRNO.EINVAL);
+    expect(answer(1, 2)).toBe(-ERRNO.EINVAL);
+    expect(answer(1, 0)).toBe(8);
+    expect(answer(1, 0)).toBe(-ERRNO.EINVAL);
   });
 
   it('aborts what is unanswered when its page table is replaced', () => {
@@ -111,6 +113,25 @@ describe('a FAULT_QUEUE', () => {
     expect(vm.guest.load32(GUEST.D1)).toBe(0);
     expect(device.resumed).toEqual([OUTCOME.Abort, OUTCOME.Abort]);
     expect(host.read(faultFd, new Uint8Array(40))).toBe(0);
+  });
+
+  it('aborts it also if the next page table has the same queue', () => {
+    const { vm, viommu, host, faultFd, faultId, device, endpoint } = running();
+    device.dmaWrite32(UNMAPPED, 1);
+    host.read(faultFd, new Uint8Array(40));
+    device.dmaWrite32(UNMAPPED + 8n, 1);
+    // What was answered so belongs to the attachment that is over.
+    const other = vm.tryNested(viommu, endpoint.id, STE.S1, { flags: 4, fault_id: faultId });
+    vm.attach(endpoint, other.id);
+    expect(device.resumed).toEqual([OUTCOME.Abort, OUTCOME.Abort]);
+    expect(host.write(faultFd, iommu_hwpt_page_response.encode({ cookie: 1, code: 0 }))).toBe(-ERRNO.EINVAL);
+  });
+
+  it('is of no use for a device that may not stall and does: what it stalls is never resumed', () => {
+    const { device, host } = running({ stalls: true, dmaCanStall: false });
+    expect(device.dmaWrite32(UNMAPPED, 1)).toBe(OUTCOME.Stalled);
+    expect(device.resumed).toEqual([]);
+    expect(host.dmesg.some((line) => line.includes('arm_smmu_page_response'))).toBe(true);
   });
 
   it('is the only way to hear of stalls: without it the host ends them and keeps them to itself', () => {

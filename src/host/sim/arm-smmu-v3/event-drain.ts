@@ -91,7 +91,9 @@ export class EventDrain {
     if (master !== undefined && ROUTABLE.has(EVENT_RECORD.EventID.get(record))) {
       if (isStall(record)) {
         if (master.reportPageFault(record)) return;
-        this.#terminate(record);
+        if (master.stallEnabled) this.#terminate(record);
+        // The driver warns, and issues no command: the transaction waits for ever.
+        else this.#options.log.print(`WARNING: arm_smmu_page_response: ${master.name} may not stall`);
       } else if (
         // A stage 2 fault is about memory that the guest does not have; only the host may know where.
         EVENT_RECORD.S2.get(record) === 0 &&

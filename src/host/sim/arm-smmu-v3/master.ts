@@ -32,6 +32,8 @@ export interface MasterOptions {
   readonly pasidBits: number;
   /** Its DMA is coherent even with No-Snoop, which nesting needs without IDR3.FWB. */
   readonly canwbs: boolean;
+  /** Marked as a device that may stall: the driver resumes what it stalls. */
+  readonly stallEnabled: boolean;
 }
 
 export class Master {
@@ -42,6 +44,7 @@ export class Master {
   /** Bits of PASID that the device and the SMMU can use. */
   readonly pasidBits: number;
   readonly canwbs: boolean;
+  readonly stallEnabled: boolean;
   vmaster: Vmaster | undefined;
   /** Takes stalled faults: a FAULT_QUEUE's object, while a HWPT with one is attached. */
   faults: ((record: Uint32Array) => boolean) | undefined;
@@ -53,6 +56,7 @@ export class Master {
     this.ats = options.ats && options.smmu.hasAts;
     this.pasidBits = Math.min(options.pasidBits, options.smmu.ssidBits);
     this.canwbs = options.canwbs;
+    this.stallEnabled = options.stallEnabled;
     options.smmu.addMaster(this);
   }
 
@@ -81,8 +85,9 @@ export class Master {
     return 0;
   }
 
+  /** @returns false if nobody took it, so that the driver ends it. */
   reportPageFault(record: Uint32Array): boolean {
-    return this.faults?.(record) === true;
+    return this.stallEnabled && this.faults?.(record) === true;
   }
 }
 

@@ -138,9 +138,9 @@ export class BoundDevice extends KernelObject {
     if (hwpt instanceof HwptPaging && hwpt.auto && hwpt.users === 0) this.#objects.destroy(hwpt);
   }
 
-  /** Sends stalled faults to a queue; what the device still has in the old one is answered with an abort. */
+  /** Sends stalled faults to a queue; what the device has in the old one, even if it is the same, is ended by an abort. */
   #setFaults(queue: FaultQueue | undefined, old: Hwpt | undefined): void {
-    if (old?.fault !== undefined && old.fault !== queue) old.fault.drop(this);
+    old?.fault?.drop(this);
     this.master.faults = queue === undefined ? undefined : (record) => this.#reportFault(queue, record);
   }
 
@@ -162,7 +162,7 @@ export class BoundDevice extends KernelObject {
       addr: join(EVENT_RECORD.InputAddr.getHi(record), EVENT_RECORD.InputAddr.getLo(record)),
     });
     queue.report({
-      record: fault,
+      records: [fault],
       owner: this,
       answer: (success) => {
         const command = new Uint32Array(COMMAND_WORDS);

@@ -10,10 +10,10 @@ import { OpenFile, POLLIN, POLLOUT } from '../file.ts';
 import type { UserSink } from '../user-space.ts';
 import { KernelObject } from './objects.ts';
 
-/** A stalled transaction that waits for an answer. */
+/** A group of faults that waits for one answer: a stalled transaction, or the page requests of a group. */
 export interface PageFault {
-  /** One record of `iommu_hwpt_pgfault`; its cookie is put in here. */
-  readonly record: Uint8Array;
+  /** Records of `iommu_hwpt_pgfault`, at least one; the cookie is put in here. */
+  readonly records: readonly Uint8Array[];
   /** Of the device that it came from. */
   readonly owner: object;
   /** Called once: go on, or end with an abort. */
@@ -59,12 +59,15 @@ export class FaultQueue extends KernelObject {
     let done = 0;
     while (this.#waiting.length > 0) {
       const fault = this.#waiting[0];
-      if (done + size > count) return done > 0 ? done : -ERRNO.EINVAL;
-      let cookie = 0;
+      if (done + size * fault.records.length > count) return done > 0 ? done : -ERRNO.EINVAL;
+      // The lowest that is free; 0 never is.
+      let cookie = 1;
       while (this.#read.has(cookie)) cookie += 1;
-      iommu_hwpt_pgfault.set(fault.record, 'cookie', cookie);
-      if (!into.copyOut(done, fault.record)) return done > 0 ? done : -ERRNO.EFAULT;
-      done += size;
+      for (const [i, record] of fault.records.entries()) {
+        iommu_hwpt_pgfault.set(record, 'cookie', cookie);
+        if (!into.copyOut(done + i * size, record)) return done > 0 ? done : -ERRNO.EFAULT;
+      }
+      done += size * fault.records.length;
       this.#waiting.shift();
       this.#read.set(cookie, fault);
     }
