@@ -3,6 +3,7 @@ import {
   IOMMU_HWPT_ALLOC,
   IOMMU_HWPT_ALLOC_NEST_PARENT,
   IOMMU_HWPT_DATA_ARM_SMMUV3,
+  IOMMU_HWPT_FAULT_ID_VALID,
   iommu_hwpt_arm_smmuv3,
 } from './uapi/iommufd.ts';
 
@@ -29,9 +30,16 @@ export class Hwpt {
   /**
    * A table from words 0 and 1 of a guest's STE.
    * @param ste the two 64-bit words as four 32-bit words, low half first.
+   * @param faultId the FAULT_QUEUE that gets the faults that wait for an answer; without one the host ends them.
    * @throws HostError EIO if the kernel does not accept them, EINVAL if the device is behind another SMMU.
    */
-  static allocNested(iommufd: Iommufd, deviceId: number, viommuId: number, ste: readonly number[]): Hwpt {
+  static allocNested(
+    iommufd: Iommufd,
+    deviceId: number,
+    viommuId: number,
+    ste: readonly number[],
+    faultId?: number,
+  ): Hwpt {
     const data = iommufd.scratch.bytes;
     const words = new DataView(data.buffer, data.byteOffset);
     for (let i = 0; i < 4; i++) words.setUint32(4 * i, ste[i], true);
@@ -41,6 +49,7 @@ export class Hwpt {
       data_type: IOMMU_HWPT_DATA_ARM_SMMUV3,
       data_len: iommu_hwpt_arm_smmuv3.size,
       data_uptr: iommufd.scratch.address,
+      ...(faultId !== undefined && { flags: IOMMU_HWPT_FAULT_ID_VALID, fault_id: faultId }),
     });
     return new Hwpt(iommufd, out_hwpt_id);
   }

@@ -20,6 +20,7 @@ import {
   NO_BACKEND,
   type CommandBatch,
   type PageResponsePort,
+  type StallCommandPort,
   type StreamBackend,
   type Trace,
 } from './ports.ts';
@@ -73,6 +74,7 @@ export class CommandQueue {
   readonly #backend: StreamBackend;
   readonly #target: CommandTarget;
   readonly #responses: PageResponsePort | undefined;
+  readonly #stalls: StallCommandPort | undefined;
   readonly #trace: Trace | undefined;
   readonly #legality: CommandLegality;
   readonly #maxSid: number;
@@ -96,6 +98,7 @@ export class CommandQueue {
     backend: StreamBackend,
     target: CommandTarget,
     responses: PageResponsePort | undefined,
+    stalls: StallCommandPort | undefined,
     trace: Trace | undefined,
   ) {
     this.#page0 = page0;
@@ -105,6 +108,7 @@ export class CommandQueue {
     this.#alone = backend === NO_BACKEND && trace === undefined;
     this.#target = target;
     this.#responses = responses;
+    this.#stalls = stalls;
     this.#trace = trace;
     this.#legality = new CommandLegality(ids);
     this.#maxSid = maxStreamId(ids);
@@ -288,21 +292,27 @@ export class CommandQueue {
           );
         return CERROR.NONE;
       case ACTION.Resume:
-        this.#target.resume(
-          CMD_RESUME.StreamID.get(words, at),
-          CMD_RESUME.STAG.get(words, at),
-          CMD_RESUME.Ac.get(words, at) !== 0,
-          CMD_RESUME.Ab.get(words, at) !== 0,
-        );
+        this.#resume(words, at);
         return CERROR.NONE;
       case ACTION.StallTerm:
         this.#target.terminateStalls(CMD_RESUME.StreamID.get(words, at));
+        this.#stalls?.terminateStalls(CMD_RESUME.StreamID.get(words, at));
         return CERROR.NONE;
       case ACTION.Sync:
         return this.#sync();
       default:
         return CERROR.ILL;
     }
+  }
+
+  /** One of the two has stalled the transaction: a STAG belongs to a StreamID, and a StreamID to one of them. */
+  #resume(words: Uint32Array, at: number): void {
+    const sid = CMD_RESUME.StreamID.get(words, at);
+    const stag = CMD_RESUME.STAG.get(words, at);
+    const retry = CMD_RESUME.Ac.get(words, at) !== 0;
+    const abort = CMD_RESUME.Ab.get(words, at) !== 0;
+    this.#target.resume(sid, stag, retry, abort);
+    this.#stalls?.resume(sid, stag, retry, abort);
   }
 
   #cfgiSte(words: Uint32Array, at: number): void {

@@ -49,7 +49,7 @@ export interface StreamBackend {
    */
   invalidate(batch: CommandBatch): InvalidateStatus;
   /**
-   * CR0.EVENTQEN or EVENTQ_BASE changed; or there is room again after somebody met a queue that took no record (the
+   * CR0.EVENTQEN or EVENTQ_BASE, or CR0.PRIQEN or PRIQ_BASE, changed; or there is room for events again after somebody met a queue that took no record (the
    * guest moved EVENTQ_CONS, or acknowledged EVENTQ_ABT_ERR). It does not throw.
    */
   eventQueueChanged(): void;
@@ -68,6 +68,17 @@ export interface PageResponsePort {
 export interface StallPort {
   /** Both objects are reused after the call. The outcome may be `Stalled` again, under another STAG. */
   resolved(stag: number, transaction: Transaction, result: Translation): void;
+}
+
+/**
+ * Who holds stalled transactions besides the device itself: the accelerator, whose transactions wait on the host. A
+ * pair of StreamID and STAG that it does not know is none of its own, and ignored (4.7.1). It does not throw.
+ */
+export interface StallCommandPort {
+  /** CMD_RESUME. @param abort CMD_RESUME.Ab, which counts only without `retry`. */
+  resume(sid: number, stag: number, retry: boolean, abort: boolean): void;
+  /** CMD_STALL_TERM: aborts everything of a StreamID that is stalled now (4.7.2). */
+  terminateStalls(sid: number): void;
 }
 
 /** A backend for devices that have none of their streams elsewhere. */

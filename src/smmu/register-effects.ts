@@ -35,6 +35,7 @@ const GERRORN_WORD = wordOf(OFFSET.GERRORN);
 const SMMUEN = CR0.SMMUEN.inPlace;
 const CMDQEN = CR0.CMDQEN.inPlace;
 const EVENTQEN = CR0.EVENTQEN.inPlace;
+const PRIQEN = CR0.PRIQEN.inPlace;
 const CMDQ_ERR = GERROR.CMDQ_ERR.inPlace;
 
 /** Commands that one register write carries out itself before it hands the rest to `defer`. */
@@ -123,6 +124,7 @@ export class RegisterEffects {
       case AT_PRIQ_BASE:
       case AT_PRIQ_BASE + 4:
         this.#priq.rebase();
+        this.#backend.eventQueueChanged();
         break;
       case AT_EVENTQ_PROD:
       case AT_EVENTQ_PROD_0:
@@ -145,10 +147,8 @@ export class RegisterEffects {
       if ((value & SMMUEN) === 0) this.#translator.smmuDisabled();
       this.#backend.streamsChanged(0, this.#maxSid);
     }
-    if ((changed & EVENTQEN) !== 0) {
-      if ((value & EVENTQEN) !== 0) this.#translator.eventQueueWritable();
-      this.#backend.eventQueueChanged();
-    }
+    if ((changed & value & EVENTQEN) !== 0) this.#translator.eventQueueWritable();
+    if ((changed & (EVENTQEN | PRIQEN)) !== 0) this.#backend.eventQueueChanged();
     if ((changed & value & CMDQEN) !== 0) this.doorbell();
   }
 

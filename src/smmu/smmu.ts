@@ -17,6 +17,7 @@ import {
   type EventStatus,
   type InterruptPort,
   type PageResponsePort,
+  type StallCommandPort,
   type StallPort,
   type StreamBackend,
   type Trace,
@@ -36,6 +37,7 @@ const INTERFACE = INTERFACE_SIZE;
 const CMDQ_BASE = OFFSET.CMDQ_BASE;
 const EVENTQ_BASE = OFFSET.EVENTQ_BASE;
 const PRIQ_BASE = OFFSET.PRIQ_BASE;
+const PRIQEN = CR0.PRIQEN.inPlace;
 
 export interface SmmuOptions {
   readonly ids: IdRegisters;
@@ -45,6 +47,8 @@ export interface SmmuOptions {
   readonly backend?: StreamBackend;
   /** Takes the answers to page requests: CMD_PRI_RESP, and what the SMMU answers by itself. */
   readonly responses?: PageResponsePort;
+  /** Takes CMD_RESUME and CMD_STALL_TERM for streams that the backend moves. */
+  readonly stallCommands?: StallCommandPort;
   /** Learns what became of stalled transactions; without it nothing stalls. */
   readonly stalls?: StallPort;
   /**
@@ -121,6 +125,7 @@ export class Smmu {
       this.#backend,
       this.#translator,
       options.responses,
+      options.stallCommands,
       trace,
     );
     this.#priq = new PriQueue(ids, {
@@ -184,6 +189,12 @@ export class Smmu {
 
   get eventqEnabled(): boolean {
     return this.#events.enabled;
+  }
+
+  /** 6.3.9.5: PRIQEN, which has its effect only together with SMMUEN. */
+  get priqEnabled(): boolean {
+    const enabled = PRIQEN | SMMUEN;
+    return (this.registers[CR0_WORD] & enabled) === enabled;
   }
 
   /** Effective log2 of the number of event records: EVENTQ_BASE.LOG2SIZE, at most IDR1.EVENTQS. */
