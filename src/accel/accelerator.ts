@@ -3,9 +3,16 @@
  * host is a function of what the guest can see, and reconcile brings it about, whatever happened and in whatever order.
  */
 
+import type { FaultKind } from '../iommufd/host-info.ts';
 import type { VfioDevice } from '../iommufd/vfio-device.ts';
 import type { IdRegisters } from '../smmu/identification.ts';
-import type { CommandBatch, InvalidateStatus, StreamBackend } from '../smmu/ports.ts';
+import type {
+  CommandBatch,
+  InvalidateStatus,
+  PageResponsePort,
+  StallCommandPort,
+  StreamBackend,
+} from '../smmu/ports.ts';
 import { IDR0, IDR1 } from '../spec/registers.ts';
 import { EVENT_RECORD } from '../spec/events.ts';
 import { STE_WORDS } from '../spec/ste.ts';
@@ -14,10 +21,13 @@ import type { AddressSpace } from './address-space.ts';
 import { bindDevice, refusalOf } from './binding.ts';
 import { desired, type SteLimits } from './desired.ts';
 import { EventBridge } from './event-bridge.ts';
+import { FaultBridges } from './fault-bridges.ts';
 import { commandLimits, isQueueOf, readGuest, type GuestSmmu } from './guest-smmu.ts';
+import { GuestWalk } from './guest-walk.ts';
 import { Invalidator } from './invalidation.ts';
 import { PluggedDevices, type PluggedState, type PlugRequest } from './plugged.ts';
 import { Identity } from './properties.ts';
+import { offeredFaults, offersStalls } from './recoverable-faults.ts';
 import type { ReconcileReport } from './report.ts';
 import { Rounds } from './rounds.ts';
 import { describeState, type AcceleratorState } from './state.ts';
@@ -41,6 +51,11 @@ export interface AcceleratorOptions {
    * @param attempt 1 after the first failure, and one more each time in a row: wait longer.
    */
   readonly retryLater?: (attempt: number) => void;
+  /**
+   * Which faults of the device of a VFIO file wait for an answer that the host takes from user space; none if absent.
+   * The host does not say it in any call.
+   */
+  readonly faultsOf?: ((path: string) => FaultKind | undefined) | undefined;
 }
 
 /** ID registers that the guest knows already. */
@@ -57,13 +72,18 @@ export class Accelerator implements StreamBackend {
   readonly #actual: Actual;
   readonly #rounds: Rounds;
   readonly #bridge: EventBridge;
+  readonly #faults: FaultBridges;
+  readonly #faultsOf: (path: string) => FaultKind | undefined;
   readonly #invalidator: Invalidator;
   #smmu: GuestSmmu | undefined;
   /** A tripwire was met although the stream's STE is now a different one. */
   #outdated = false;
   readonly #ste = new Uint32Array(STE_WORDS);
+  readonly #walk = new GuestWalk();
+  #offeredBy: IdRegisters | undefined;
+  #offeredNow: ReadonlySet<FaultKind> = new Set();
 
-  constructor({ space, ids, observer, retryLater, name }: AcceleratorOptions) {
+  constructor({ space, ids, observer, retryLater, name, faultsOf }: AcceleratorOptions) {
     this.#space = space;
     this.#identity = ids instanceof Identity ? ids : settled(ids);
     this.#bridge = new EventBridge(
@@ -75,6 +95,8 @@ export class Accelerator implements StreamBackend {
       { rename: (words) => this.#rename(words), turned: (empty) => this.#turned(empty) },
     );
     this.#actual = new Actual(space, this.#bridge, name);
+    this.#faults = new FaultBridges(this.#actual, () => this.#guest);
+    this.#faultsOf = faultsOf ?? (() => undefined);
     this.#actual.tripwireMoved = () => this.#run('RAM comes to the page of zeros');
     this.#rounds = new Rounds(
       this.#actual,
@@ -100,6 +122,15 @@ export class Accelerator implements StreamBackend {
     return this.#identity.resolved.ids;
   }
 
+  /** Kinds of fault that the guest was told of. Kept until the ID registers are others. */
+  get #offered(): ReadonlySet<FaultKind> {
+    if (this.#offeredBy !== this.#ids) {
+      this.#offeredBy = this.#ids;
+      this.#offeredNow = offeredFaults(this.#ids);
+    }
+    return this.#offeredNow;
+  }
+
   get #guest(): GuestSmmu {
     if (this.#smmu === undefined) throw new Error('The accelerator is not connected to an SMMU');
     return this.#smmu;
@@ -112,13 +143,13 @@ export class Accelerator implements StreamBackend {
    * @throws HostError if it cannot be served; nothing is left of the attempt, and it may be made again.
    */
   plug(request: PlugRequest): VfioDevice {
-    const { name, path } = request;
+    const { name } = request;
     if (this.#plugged.has(name)) throw new Error(`A device "${name}" is plugged already`);
     this.#rounds.begin();
     const before = this.#identity.resolved;
     let stream: ActualStream;
     try {
-      stream = bindDevice(this.#actual, this.#identity, name, path);
+      stream = bindDevice(this.#actual, this.#identity, request, this.#faultsOf(request.path));
     } catch (error) {
       this.#run(`plug ${name}, undone`);
       throw error;
@@ -126,7 +157,7 @@ export class Accelerator implements StreamBackend {
     this.#invalidator.limits = commandLimits(this.#ids);
     this.#actual.timedOut = undefined;
     this.#actual.streams.set(name, stream);
-    this.#plugged.add(request);
+    this.#plugged.add(request, stream.host.faults);
     this.#run(`plug ${name}`);
     const wanted = this.#rounds.desired.streams.find((other) => other.name === name);
     const refusal = refusalOf(this.#actual, stream, wanted);
@@ -175,6 +206,11 @@ export class Accelerator implements StreamBackend {
     this.#bridge.restore(records);
   }
 
+  /** For a snapshot: what waits for an answer of the guest is tried again, and may ask anew. */
+  releaseFaults(): void {
+    this.#faults.releaseAll();
+  }
+
   /** Tries again what the host refused. */
   retry(): void {
     this.#rounds.retried();
@@ -202,25 +238,40 @@ export class Accelerator implements StreamBackend {
     return this.#bridge.bySid;
   }
 
+  /** For the SMMU: takes CMD_RESUME and CMD_STALL_TERM. */
+  get stallCommands(): StallCommandPort {
+    return this.#faults.stallCommands;
+  }
+
+  /** For the SMMU: takes CMD_PRI_RESP, and what the PRI queue answers by itself. */
+  get pageResponses(): PageResponsePort {
+    return this.#faults.pageResponses;
+  }
+
   streamsChanged(firstSid: number, lastSid: number): void {
+    this.#faults.invalidated();
     if (this.#plugged.forgetStes(firstSid, lastSid))
       this.#run(`streams 0x${firstSid.toString(16)}..0x${lastSid.toString(16)} changed`);
   }
 
   invalidate(batch: CommandBatch): InvalidateStatus {
-    return this.#invalidator.invalidate(batch);
+    const status = this.#invalidator.invalidate(batch);
+    this.#faults.invalidated();
+    return status;
   }
 
   eventQueueChanged(): void {
     if (!this.#guest.eventqEnabled) this.#bridge.dropBacklog();
-    if (this.#queueIsRight()) {
+    if (this.#queueIsRight() && this.#faultQueuesAreRight()) {
+      // Stalled transactions first: they hold up their devices, and their records may not be lost.
+      this.#faults.roomAppeared();
       this.#bridge.resume();
       return;
     }
-    const enabled = this.#guest.eventqEnabled;
     const from = this.#rounds.eventqEnabled ? 1 : 0;
-    const to = enabled ? 1 : 0;
-    this.#run(from === to ? 'the event queue changed' : `EVENTQEN ${from} -> ${to}`);
+    const to = this.#guest.eventqEnabled ? 1 : 0;
+    this.#run(from === to ? 'an output queue changed' : `EVENTQEN ${from} -> ${to}`);
+    this.#faults.roomAppeared();
   }
 
   /** Everything about the host side, for display. */
@@ -232,6 +283,7 @@ export class Accelerator implements StreamBackend {
       queue: this.#rounds.queue,
       events: this.#bridge.counters,
       invalidations: this.#invalidator.counters,
+      faults: this.#faults.states,
     });
   }
 
@@ -245,14 +297,28 @@ export class Accelerator implements StreamBackend {
     return isQueueOf(guest, queue.wanted);
   }
 
+  /** As {@link #queueIsRight}, for FAULT_QUEUEs. A queue of the guest does not move while it is enabled. */
+  #faultQueuesAreRight(): boolean {
+    const offered = this.#offered;
+    if (offered.size === 0) return true;
+    const { eventqEnabled, priqEnabled } = this.#guest;
+    const { faultQueues, streams } = this.#actual;
+    const stall = offered.has('stall') && eventqEnabled && streams.size > 0;
+    const request = offered.has('page-request') && priqEnabled && streams.size > 0;
+    return faultQueues.has('stall') === stall && faultQueues.has('page-request') === request;
+  }
+
   /** Gives the record of a tripwire the name that is due. */
   #rename(words: Uint32Array): void {
     if (!tripped(words)) return;
     const stream = this.#actual.streamOf(EVENT_RECORD.StreamID.get(words));
     if (stream?.due === undefined) return;
+    const onTripwire = stream.table?.target.kind === 'tripwire';
+    // Off it, the record may be of before, or the guest's own: its CD may really be bad.
+    if (!onTripwire && this.#walk.stillRecords(this.#guest, words)) return;
     rename(words, stream.due);
     // C_BAD_STREAMID and F_STE_FETCH need no CFGI to end: an SMMU would look again for every transaction.
-    if (stream.table?.target.kind !== 'tripwire') return;
+    if (!onTripwire) return;
     if (this.#guest.lookupSte(EVENT_RECORD.StreamID.get(words), this.#ste) !== stream.due.event)
       this.#outdated = true;
   }
@@ -270,12 +336,13 @@ export class Accelerator implements StreamBackend {
   #steLimits(): SteLimits {
     const { tripwireGpa } = this.#space;
     const [first] = this.#actual.streams.values();
-    const hostStalls = first !== undefined && IDR0.STALL_MODEL.of(first.host.idr[0]) === 0b00;
+    const hostStalls = first !== undefined && offersStalls(first.host.idr[0]);
     return {
       ats: IDR0.ATS.of(this.#ids.IDR0) !== 0,
       ssidSize: IDR1.SSIDSIZE.of(this.#ids.IDR1),
       // A fault that the hardware stalls never reaches the guest, and nobody would answer it.
       stallDisable: hostStalls ? 1 : 0,
+      offered: this.#offered,
       tripwire: tripwireGpa === undefined ? undefined : tripwire(tripwireGpa),
     };
   }

@@ -1,7 +1,8 @@
 /** What exists on the host for one vSMMU. Only {@link import('./reconcile.ts')} changes it. */
 
 import { HostError } from '../iommufd/errors.ts';
-import type { HostInfo } from '../iommufd/host-info.ts';
+import type { FaultQueue } from '../iommufd/fault-queue.ts';
+import type { FaultKind, HostInfo } from '../iommufd/host-info.ts';
 import { Hwpt } from '../iommufd/hwpt.ts';
 import type { Vdevice } from '../iommufd/vdevice.ts';
 import type { Veventq } from '../iommufd/veventq.ts';
@@ -14,6 +15,8 @@ import { tripwire, type DueEvent } from './tripwire.ts';
 /** A nested page table of the vIOMMU. Streams with the same target share one. */
 export interface NestedTable {
   readonly target: Target;
+  /** Under which it is found: the target's, and the FAULT_QUEUE that it was made with. */
+  readonly key: string;
   readonly hwpt: Hwpt;
 }
 
@@ -57,8 +60,23 @@ export interface QueueReader {
   share(devices: number): void;
 }
 
+/** A FAULT_QUEUE, and the guest's queue that it was made for. */
+export interface ActualFaultQueue {
+  readonly queue: FaultQueue;
+  readonly wanted: string;
+}
+
+/** Who moves the faults of one kind to the guest, and its answers back. */
+export interface FaultReader {
+  open(queue: FaultQueue): void;
+  /** Stops reading, and ends what waits for an answer. The descriptor is closed afterwards. */
+  close(): void;
+  /** The host has ended all faults of a device, because its page table was replaced: answers to them are none. */
+  forget(deviceId: number): void;
+}
+
 /** What a failure concerns: what all streams need, one of the shared parts, or `device` and its name. */
-export type Concern = 'foundation' | 'veventq' | 'flush' | 'teardown' | `device ${string}`;
+export type Concern = 'foundation' | 'veventq' | 'faults' | 'flush' | 'teardown' | `device ${string}`;
 
 export class Actual implements SpaceUser {
   readonly space: AddressSpace;
@@ -69,6 +87,11 @@ export class Actual implements SpaceUser {
   viommu: Viommu | undefined;
   readonly tables = new Map<string, NestedTable>();
   queue: ActualQueue | undefined;
+  readonly faultQueues = new Map<FaultKind, ActualFaultQueue>();
+  /** FAULT_QUEUEs that are closed, and go when no page table uses them any more. */
+  readonly leavingFaultQueues: FaultQueue[] = [];
+  /** Who reads the FAULT_QUEUE of each kind. */
+  readonly faultReaders = new Map<FaultKind, FaultReader>();
   /** Erratum REPEAT_TLBI_CFGI of the physical SMMU: every invalidation has to be issued twice. */
   repeatTlbiCfgi = false;
   /** Stale stage-1 translations or CDs may be cached: all must go before any stream translates. */
@@ -106,6 +129,16 @@ export class Actual implements SpaceUser {
     stream.vdevice = vdevice;
   }
 
+  /** The FAULT_QUEUE for the faults of a target, if it has some that wait. */
+  faultQueueOf({ faults }: Target): FaultQueue | undefined {
+    return faults === undefined ? undefined : this.faultQueues.get(faults)?.queue;
+  }
+
+  /** A device has another page table, or none: the kernel has answered all that it waited for. */
+  forgetFaults({ vfio }: ActualStream): void {
+    for (const reader of this.faultReaders.values()) reader.forget(vfio.devid);
+  }
+
   /** The kernel tells nobody which SMMU a device is behind, but a nested table can only be made for one behind this. */
   wouldTake(deviceId: number): boolean {
     const { viommu } = this;
@@ -129,6 +162,8 @@ export class Actual implements SpaceUser {
   get bare(): boolean {
     return (
       this.queue === undefined &&
+      this.faultQueues.size === 0 &&
+      this.leavingFaultQueues.length === 0 &&
       this.tables.size === 0 &&
       this.viommu === undefined &&
       this.parent === undefined &&
@@ -140,6 +175,8 @@ export class Actual implements SpaceUser {
   forget(): void {
     this.viommu?.release();
     this.queue = undefined;
+    this.faultQueues.clear();
+    this.leavingFaultQueues.length = 0;
     this.tables.clear();
     this.viommu = undefined;
     this.parent = undefined;

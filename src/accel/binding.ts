@@ -1,23 +1,30 @@
 /** Taking a device from the host: bound, asked what its SMMU can do, and refused if the guest was told of more. */
 
 import { HostError } from '../iommufd/errors.ts';
-import { getHostInfo } from '../iommufd/host-info.ts';
+import { getHostInfo, type FaultKind } from '../iommufd/host-info.ts';
 import { VfioDevice } from '../iommufd/vfio-device.ts';
 import { type Actual, ActualStream } from './actual.ts';
 import { requireCompatible } from './compatibility.ts';
 import type { DesiredStream } from './desired.ts';
+import type { PlugRequest } from './plugged.ts';
 import type { Identity } from './properties.ts';
 
 /**
  * Opens and binds a device, and makes sure that it fits the guest, whose ID registers may follow it.
+ * @param faults which of its faults the host hands over.
  * @throws HostError; nothing is left of it then.
  */
-export function bindDevice(actual: Actual, identity: Identity, name: string, path: string): ActualStream {
+export function bindDevice(
+  actual: Actual,
+  identity: Identity,
+  { name, path }: PlugRequest,
+  faults: FaultKind | undefined,
+): ActualStream {
   const iommufd = actual.space.open(actual);
   const vfio = VfioDevice.open(iommufd.caller, path);
   try {
     vfio.bind(iommufd);
-    const host = getHostInfo(iommufd, vfio.devid);
+    const host = { ...getHostInfo(iommufd, vfio.devid), faults };
     const resolved = identity.fit(host);
     requireCompatible(resolved.ids, host);
     identity.adopt(resolved);

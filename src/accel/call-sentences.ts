@@ -18,10 +18,12 @@ const SENTENCES: Readonly<Record<string, Sentence>> = {
   IOMMU_IOAS_ALLOC: (_, { out_ioas_id }) => `makes an address space for guest RAM${known(out_ioas_id)}`,
   IOMMU_IOAS_MAP: ({ iova, length }) => `maps ${kib(length)} at guest-physical ${hex(iova ?? 0)}`,
   IOMMU_IOAS_UNMAP: ({ iova, length }) => `unmaps ${kib(length)} at guest-physical ${hex(iova ?? 0)}`,
-  IOMMU_HWPT_ALLOC: ({ flags, pt_id }, { out_hwpt_id }) =>
+  IOMMU_HWPT_ALLOC: ({ flags, pt_id, fault_id }, { out_hwpt_id }) =>
     flags === IOMMU_HWPT_ALLOC_NEST_PARENT
       ? `makes the stage 2 table of address space ${String(pt_id)}${known(out_hwpt_id)}`
-      : `makes a nested table on vIOMMU ${String(pt_id)} from what the guest says of the stream${known(out_hwpt_id)}`,
+      : `makes a nested table on vIOMMU ${String(pt_id)} from what the guest says of the stream${withFaults(fault_id)}${known(out_hwpt_id)}`,
+  IOMMU_FAULT_QUEUE_ALLOC: (_, { out_fault_id }) =>
+    `makes a FAULT_QUEUE, in which faults of devices wait for the guest's answer${known(out_fault_id)}`,
   IOMMU_VIOMMU_ALLOC: ({ hwpt_id }, { out_viommu_id }) =>
     `makes the vIOMMU, the guest's share of the physical SMMU, on stage 2 table ${String(hwpt_id)}${known(out_viommu_id)}`,
   IOMMU_VDEVICE_ALLOC: ({ dev_id, virt_id }, { out_vdevice_id }) =>
@@ -36,6 +38,9 @@ const SENTENCES: Readonly<Record<string, Sentence>> = {
 };
 
 const known = (id: unknown, as = 'as object'): string => (id === undefined ? '' : `, ${as} ${Number(id)}`);
+
+const withFaults = (id: unknown): string =>
+  id === undefined ? '' : `, its faults to wait in FAULT_QUEUE ${Number(id)}`;
 
 /** @returns a sentence: `Makes the vIOMMU, ...`, or `The host refuses (ENOMEM): ...` */
 export function describeCall({ operation, given, returned, errno }: Call): string {

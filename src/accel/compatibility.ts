@@ -57,13 +57,7 @@ const NOT_NESTED = 'Linux does not offer it to a nested stage 1';
 
 const RULES: readonly Rule[] = [
   ...rules('IDR0', IDR0, ['ASID16', 'CD2L', 'ATS'], atMost, NOT_IN_HARDWARE),
-  ...rules(
-    'IDR0',
-    IDR0,
-    ['S2P', 'HYP', 'HTTU', 'BTM', 'PRI', 'ATOS', 'VATOS', 'NS1ATS', 'VMW'],
-    never,
-    NOT_NESTED,
-  ),
+  ...rules('IDR0', IDR0, ['S2P', 'HYP', 'HTTU', 'BTM', 'ATOS', 'VATOS', 'NS1ATS', 'VMW'], never, NOT_NESTED),
   // 6.3.1: 0b10 is little-endian tables only, 0b11 big-endian only, 0b00 both.
   ...rules(
     'IDR0',
@@ -72,8 +66,14 @@ const RULES: readonly Rule[] = [
     (guest, host) => (host === 0 ? guest : host),
     'the host SMMU reads only such tables',
   ),
-  // Stalls would wait for an answer that the host has no way to take from the guest.
-  ...rules('IDR0', IDR0, ['STALL_MODEL'], () => 0b01, 'stalled transactions cannot be handed to the guest'),
+  // 6.3.1: 0b00 stalls where a CD says so, 0b01 never. Whether a device may is another question: recoverable-faults.ts.
+  ...rules(
+    'IDR0',
+    IDR0,
+    ['STALL_MODEL'],
+    (guest, host) => (host === 0b00 ? guest : 0b01),
+    'the host SMMU does not stall',
+  ),
   ...rules('IDR0', IDR0, ['TERM_MODEL'], Math.max, 'the host SMMU can only abort'),
   ...rules('IDR0', IDR0, ['TTF'], (guest, host) => guest & host & 0b10, 'only AArch64 tables can be nested'),
   ...rules('IDR1', IDR1, ['SSIDSIZE'], atMost, NOT_IN_HARDWARE),
@@ -92,8 +92,17 @@ const RULES: readonly Rule[] = [
     NOT_NESTED,
   ),
   ...rules('IDR5', IDR5, ['OAS', 'GRAN4K', 'GRAN16K', 'GRAN64K', 'DS', 'VAX'], atMost, NOT_IN_HARDWARE),
-  ...rules('IDR5', IDR5, ['D128', 'STALL_MAX'], never, NOT_NESTED),
+  ...rules('IDR5', IDR5, ['STALL_MAX'], atMost, NOT_IN_HARDWARE),
+  ...rules('IDR5', IDR5, ['D128'], never, NOT_NESTED),
 ];
+
+/** A field that is 0 without another: its register and name, and what it needs of the fitted values. */
+const NEEDS: readonly (readonly [Register, string, Field, (fitted: Record<Register, number>) => boolean])[] =
+  [
+    ['IDR0', 'PRI', IDR0.PRI, ({ IDR0: word }) => IDR0.ATS.of(word) === 1],
+    ['IDR1', 'PRIQS', IDR1.PRIQS, ({ IDR0: word }) => IDR0.PRI.of(word) === 1],
+    ['IDR5', 'STALL_MAX', IDR5.STALL_MAX, ({ IDR0: word }) => IDR0.STALL_MODEL.of(word) !== 0b01],
+  ];
 
 const INDEX: Readonly<Record<Register, number>> = { IDR0: 0, IDR1: 1, IDR3: 3, IDR5: 5 };
 
@@ -107,6 +116,12 @@ export function fitToHost(ids: IdRegisters, host: HostInfo): Fit {
     if (to === from) continue;
     fitted[register] = ((fitted[register] & ~field.inPlace) | field.put(to)) >>> 0;
     lowered.push({ field: `${register}.${name}`, from, to, why });
+  }
+  for (const [register, name, field, holds] of NEEDS) {
+    const from = field.of(fitted[register]);
+    if (from === 0 || holds(fitted)) continue;
+    fitted[register] = (fitted[register] & ~field.inPlace) >>> 0;
+    lowered.push({ field: `${register}.${name}`, from, to: 0, why: 'what it belongs to is not there' });
   }
   return { ids: { ...ids, ...fitted }, lowered, problems: problemsOf(fitted, host) };
 }
@@ -141,7 +156,7 @@ export function requireCompatible(ids: IdRegisters, host: HostInfo): void {
     'EOPNOTSUPP',
     'plug',
     `the guest was told of more than this host can do. ${differences.join('. ')}.`,
-    'Plug the device before the guest starts, so that its ID registers follow the host, or lower them by the properties ril, ats, oas and ssidsize.',
+    'Plug the device before the guest starts, so that its ID registers follow the host, or lower them by the properties ril, ats, oas, ssidsize, stall and pri.',
   );
 }
 

@@ -5,6 +5,7 @@
 
 import { STE, STE_CONFIG, STE_EATS, STE_WORDS } from '../spec/ste.ts';
 import { EVENT_TYPE } from '../spec/events.ts';
+import type { FaultKind } from '../iommufd/host-info.ts';
 import { VEVENTQ_MAX_DEPTH } from '../iommufd/uapi/iommufd.ts';
 
 /** What the guest's registers say. */
@@ -22,6 +23,11 @@ export interface GuestState {
   /** Halves of EVENTQ_BASE.ADDR. */
   readonly eventqBaseHi: number;
   readonly eventqBaseLo: number;
+  /** CR0.PRIQEN and SMMUEN. */
+  readonly priqEnabled: boolean;
+  /** PRIQ_BASE. */
+  readonly priqBaseHi: number;
+  readonly priqBaseLo: number;
 }
 
 /** A plugged device, as the guest's SMMU sees it. */
@@ -29,6 +35,8 @@ export interface PluggedStream {
   readonly name: string;
   /** The guest's StreamID; undefined while the guest has given the device no place on a bus. */
   readonly sid: number | undefined;
+  /** Which of its faults the host hands over; none if absent. */
+  readonly faults?: FaultKind | undefined;
 }
 
 /**
@@ -44,8 +52,10 @@ export interface SteLimits {
   readonly ats: boolean;
   /** The guest's IDR1.SSIDSIZE. */
   readonly ssidSize: number;
-  /** What S1STALLD must be: 1 where the hardware stalls by default and the guest was not told of stalls. */
+  /** What S1STALLD must be for streams whose stalls nobody would answer: 1 where the hardware stalls by default. */
   readonly stallDisable: 0 | 1;
+  /** What the guest was told of. */
+  readonly offered: ReadonlySet<FaultKind>;
   /** What reports DMA that has to abort with an event; undefined if there can be none. */
   readonly tripwire: Target | undefined;
 }
@@ -57,6 +67,8 @@ export interface Target {
   /** Words 0 and 1 of the STE for the host as four 32-bit words, masked to what the kernel accepts. */
   readonly ste: readonly [number, number, number, number];
   readonly key: string;
+  /** Of a translating stream: which faults go to the guest and wait for its answer. */
+  readonly faults?: FaultKind | undefined;
 }
 
 export const ABORT: Target = { kind: 'abort', ste: [STE.V.put(1), 0, 0, 0], key: 'abort' };
@@ -93,6 +105,8 @@ export interface Desired {
   /** A vIOMMU, the stage 2 below it and its abort table. */
   readonly viommu: boolean;
   readonly veventq: DesiredQueue | undefined;
+  /** A FAULT_QUEUE for each kind; the text names the guest's queue that it is for. */
+  readonly faultQueues: ReadonlyMap<FaultKind, string>;
   readonly streams: readonly DesiredStream[];
 }
 
@@ -106,17 +120,38 @@ export function desired(
   const viommu = plugged.length > 0;
   const taken = new Set<number>();
   const streams: DesiredStream[] = [];
+  const faultQueues = viommu ? desiredFaultQueues(guest, limits) : NONE;
   const ste = new Uint32Array(STE_WORDS);
-  for (const { name, sid } of plugged) {
+  for (const { name, sid, faults } of plugged) {
     const unique = sid !== undefined && !taken.has(sid);
     if (unique) taken.add(sid);
     const vsid = unique ? sid : undefined;
     ste.fill(0);
-    const found = streamTarget(guest, vsid, lookup, limits, ste);
+    const found = streamTarget(guest, vsid, lookup, ste, limits, { kind: faults, heard: faultQueues });
     const fetched = found.event === EVENT_TYPE.F_STE_FETCH;
     streams.push({ name, vsid, ...found, fetchHi: fetched ? ste[1] : 0, fetchLo: fetched ? ste[0] : 0 });
   }
-  return { viommu, veventq: viommu && guest.eventqEnabled ? desiredQueue(guest) : undefined, streams };
+  const veventq = viommu && guest.eventqEnabled ? desiredQueue(guest) : undefined;
+  return { viommu, veventq, faultQueues, streams };
+}
+
+const NONE: ReadonlyMap<FaultKind, string> = new Map();
+
+/** Stalls are events, which need EVENTQEN; page requests have a queue of their own. Nobody would answer otherwise. */
+function desiredFaultQueues(guest: GuestState, { offered }: SteLimits): ReadonlyMap<FaultKind, string> {
+  if (offered.size === 0) return NONE;
+  const queues = new Map<FaultKind, string>();
+  if (offered.has('stall') && guest.eventqEnabled)
+    queues.set('stall', `${guest.eventqBaseHi}:${guest.eventqBaseLo}:${guest.eventqLog2Size}`);
+  if (offered.has('page-request') && guest.priqEnabled)
+    queues.set('page-request', `${guest.priqBaseHi}:${guest.priqBaseLo}`);
+  return queues;
+}
+
+/** What a stream's faults can be, and which kinds find a queue now. */
+interface Faults {
+  readonly kind: FaultKind | undefined;
+  readonly heard: ReadonlyMap<FaultKind, string>;
 }
 
 function desiredQueue(guest: GuestState): DesiredQueue {
@@ -133,8 +168,9 @@ function streamTarget(
   guest: GuestState,
   sid: number | undefined,
   lookup: SteLookup,
-  limits: SteLimits,
   ste: Uint32Array,
+  limits: SteLimits,
+  faults: Faults,
 ): { target: Target; event: number; why: string } {
   // 6.3.9.6, 6.3.15: without SMMUEN no structure is read and GBPA alone decides.
   if (!guest.smmuEnabled)
@@ -155,7 +191,7 @@ function streamTarget(
       event: EVENT_TYPE.C_BAD_STE,
       why: 'STE.Config is ILLEGAL',
     };
-  return { target: translateTarget(ste, limits), event: 0, why: 'STE.Config=S1' };
+  return { target: translateTarget(ste, limits, faults), event: 0, why: 'STE.Config=S1' };
 }
 
 /** Aborts, and reports it if anyone hears. */
@@ -170,13 +206,17 @@ function noEntry(guest: GuestState, event: number, limits: SteLimits): Target {
 export const STE_KERNEL_MASK = [0xffff_ffff, 0xf80f_ffff, 0x3800_00ff, 0] as const;
 
 /** The target for an STE whose Config is S1: same meaning, no bit that the kernel refuses. */
-function translateTarget(guestSte: Uint32Array, limits: SteLimits): Target {
+function translateTarget(guestSte: Uint32Array, limits: SteLimits, { kind, heard }: Faults): Target {
   const ste = Uint32Array.from(STE_KERNEL_MASK, (mask, i) => guestSte[i] & mask);
   // 5.2: without substreams S1CDMax is IGNORED, and with it S1Fmt and S1DSS.
   if (limits.ssidSize === 0) STE.S1CDMax.set(ste, 0);
   const ats = limits.ats && STE.EATS.get(ste) === STE_EATS.Full;
   STE.EATS.set(ste, ats ? STE_EATS.Full : STE_EATS.Disabled);
-  STE.S1STALLD.set(ste, limits.stallDisable);
+  // 5.2: with S1STALLD=1 a CD.S=1 is ILLEGAL, so that the guest hears of it; a stall that nobody answers is for ever.
+  const mayStall = kind === 'stall' && limits.offered.has('stall');
+  STE.S1STALLD.set(ste, mayStall ? STE.S1STALLD.get(guestSte) : limits.stallDisable);
   const words = [ste[0], ste[1], ste[2], ste[3]] as const;
-  return { kind: 'translate', ste: words, key: words.map((word) => word.toString(16)).join(':') };
+  const faults = kind !== undefined && heard.has(kind) ? kind : undefined;
+  const key = words.map((word) => word.toString(16)).join(':') + (faults === undefined ? '' : ` ${faults}`);
+  return { kind: 'translate', ste: words, key, faults };
 }

@@ -1,6 +1,9 @@
 /** The SMMU that the guest sees, as far as the accelerator needs it, and what its registers ask of the host. */
 
 import type { IdRegisters } from '../smmu/identification.ts';
+import type { PageRequest, PageRequestStatus } from '../smmu/page-request.ts';
+import type { Outcome, Transaction, Translation } from '../smmu/transaction.ts';
+import type { WalkObserver } from '../smmu/walk-observer.ts';
 import { CR2, EVENTQ_BASE, IDR0, IDR1, IDR3, IDR5, OFFSET } from '../spec/registers.ts';
 import type { CommandLimits } from './canonical.ts';
 import type { DesiredQueue, GuestState } from './desired.ts';
@@ -13,6 +16,8 @@ export interface GuestSmmu extends EventSink {
   readonly eventqEnabled: boolean;
   /** Effective log2 of the entries of the event queue. */
   readonly eventqLog2Size: number;
+  /** CR0.PRIQEN and SMMUEN. */
+  readonly priqEnabled: boolean;
   /** Page 0, word by word. */
   readonly registers: Uint32Array;
   /**
@@ -20,14 +25,19 @@ export interface GuestSmmu extends EventSink {
    * @returns 0 if the STE is valid, else the EventType that using it would raise.
    */
   lookupSte(sid: number, into: Uint32Array): number;
+  /** See {@link import('../smmu/smmu.ts').Smmu.observe}. */
+  observe(transaction: Transaction, result: Translation, observer: WalkObserver): Outcome;
+  /** See {@link import('../smmu/smmu.ts').Smmu.pageRequest}. */
+  pageRequest(request: PageRequest): PageRequestStatus;
 }
 
 const EVENTQ_BASE_WORD = OFFSET.EVENTQ_BASE >>> 2;
+const PRIQ_BASE_WORD = OFFSET.PRIQ_BASE >>> 2;
 const CR2_WORD = OFFSET.CR2 >>> 2;
 
 /** What the registers say now. */
 export function readGuest(guest: GuestSmmu): GuestState {
-  const { smmuEnabled, gbpaAbort, eventqEnabled, eventqLog2Size, registers } = guest;
+  const { smmuEnabled, gbpaAbort, eventqEnabled, eventqLog2Size, priqEnabled, registers } = guest;
   return {
     smmuEnabled,
     gbpaAbort,
@@ -36,6 +46,9 @@ export function readGuest(guest: GuestSmmu): GuestState {
     recordsBadStreamId: CR2.RECINVSID.get(registers, CR2_WORD) !== 0,
     eventqBaseHi: EVENTQ_BASE.ADDR.getHi(registers, EVENTQ_BASE_WORD),
     eventqBaseLo: EVENTQ_BASE.ADDR.getLo(registers, EVENTQ_BASE_WORD),
+    priqEnabled,
+    priqBaseHi: registers[PRIQ_BASE_WORD + 1],
+    priqBaseLo: registers[PRIQ_BASE_WORD],
   };
 }
 

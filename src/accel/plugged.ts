@@ -1,5 +1,6 @@
 /** The plugged devices as the guest's SMMU has them: StreamIDs, and STEs as of the guest's last CFGI. */
 
+import type { FaultKind } from '../iommufd/host-info.ts';
 import { STE_WORDS } from '../spec/ste.ts';
 import type { PluggedStream } from './desired.ts';
 import type { GuestSmmu } from './guest-smmu.ts';
@@ -28,6 +29,7 @@ interface Plugged {
   readonly name: string;
   readonly path: string;
   sid: number | undefined;
+  readonly faults: FaultKind | undefined;
   readonly ste: Uint32Array;
   /** As {@link GuestSmmu.lookupSte} answered; undefined if it must be read. */
   steStatus: number | undefined;
@@ -65,11 +67,13 @@ export class PluggedDevices {
     return this.#devices.has(name);
   }
 
-  add({ name, path, sid, ste }: PlugRequest): void {
+  /** @param faults which of its faults the host hands over. */
+  add({ name, path, sid, ste }: PlugRequest, faults: FaultKind | undefined): void {
     this.#devices.set(name, {
       name,
       path,
       sid,
+      faults,
       ste: ste?.slice() ?? new Uint32Array(STE_WORDS),
       steStatus: ste === undefined ? undefined : 0,
     });

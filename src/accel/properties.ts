@@ -4,10 +4,11 @@
  */
 
 import { HostError } from '../iommufd/errors.ts';
-import type { HostInfo } from '../iommufd/host-info.ts';
+import type { FaultKind, HostInfo } from '../iommufd/host-info.ts';
 import { identify, type IdFields, type IdRegisters } from '../smmu/identification.ts';
 import { IDR0, IDR1, IDR3, IDR5, OAS_BITS } from '../spec/registers.ts';
 import { fitToHost, type Lowering } from './compatibility.ts';
+import { faultFields, handsOver, offersStalls, requireFaults } from './recoverable-faults.ts';
 
 /** QEMU's OnOffAuto. */
 export type OnOffAuto = 'on' | 'off' | 'auto';
@@ -22,12 +23,23 @@ export interface SmmuProperties {
   readonly oas?: number | 'auto' | undefined;
   /** IDR1.SSIDSIZE: bits of SubstreamID, 0..20. */
   readonly ssidsize?: number | 'auto' | undefined;
+  /** IDR0.STALL_MODEL: stream by stream, faults can wait for CMD_RESUME. Not one of QEMU's. */
+  readonly stall?: OnOffAuto | undefined;
+  /** IDR0.PRI: there is a PRI queue for the page requests of PCIe devices. Not one of QEMU's. */
+  readonly pri?: OnOffAuto | undefined;
 }
 
 /** What `auto` is for a guest that looks before there is a device: a floor that nearly every host reaches. */
-export const FLOOR = { ril: 'off', ats: 'off', oas: 44, ssidsize: 0 } as const satisfies SmmuProperties;
+export const FLOOR = {
+  ril: 'off',
+  ats: 'off',
+  oas: 44,
+  ssidsize: 0,
+  stall: 'off',
+  pri: 'off',
+} as const satisfies SmmuProperties;
 
-const NAMES = ['ril', 'ats', 'oas', 'ssidsize'] as const;
+const NAMES = ['ril', 'ats', 'oas', 'ssidsize', 'stall', 'pri'] as const;
 type Name = (typeof NAMES)[number];
 
 /** Which ID field a property decides. */
@@ -36,6 +48,8 @@ const FIELD: Readonly<Record<Name, string>> = {
   ats: 'IDR0.ATS',
   oas: 'IDR5.OAS',
   ssidsize: 'IDR1.SSIDSIZE',
+  stall: 'IDR0.STALL_MODEL',
+  pri: 'IDR0.PRI',
 };
 
 /** A property and why it is what it is, for people. */
@@ -95,6 +109,7 @@ export class Identity {
    * @throws HostError if something was asked for that the host does not have.
    */
   fit(host: HostInfo): Resolved {
+    requireFaults(this.#askedFaults, host);
     if (this.#settled) return this.#resolved;
     const start = this.#resolved.host ? this.#resolved : this.#resolve(host);
     const { ids, lowered, problems } = fitToHost(start.ids, host);
@@ -134,6 +149,15 @@ export class Identity {
     this.changed(resolved.ids);
   }
 
+  /** The kinds of fault of which each device has to have one. */
+  get #askedFaults(): FaultKind[] {
+    const { stall, pri } = this.#properties;
+    return [
+      ...(stall === 'on' ? (['stall'] as const) : []),
+      ...(pri === 'on' ? (['page-request'] as const) : []),
+    ];
+  }
+
   #resolve(host: HostInfo | undefined): Resolved {
     const from = (property: Name): Resolution['from'] => {
       const asked = this.#properties[property];
@@ -146,7 +170,12 @@ export class Identity {
       return host === undefined ? this.#floor[property] : OF_HOST[property](host);
     };
     const ssidsize = chosen('ssidsize');
+    const ats = chosen('ats');
+    // 6.3.1: PRI needs ATS. What was asked for is refused for it, what follows the host is not there then.
+    const hasAts = ats === undefined ? IDR0.ATS.of(this.#base.IDR0) === 1 : ats === 'on';
+    const pri = chosen('pri') === 'on' && (hasAts || this.#properties.pri === 'on');
     const fields: IdFields = {
+      ...faultFields(chosen('stall') === 'on', pri, host),
       // Two levels of CDs cost nothing, and Linux gives a device 2^10 PASIDs at most without them.
       ...(host !== undefined &&
         ssidsize !== 0 &&
@@ -154,7 +183,7 @@ export class Identity {
     };
     const ids = identify(this.#base, fields, {
       ...flag('ril', chosen('ril')),
-      ...flag('ats', chosen('ats')),
+      ...flag('ats', ats),
       ...size('oas', chosen('oas')),
       ...size('ssidsize', ssidsize),
     });
@@ -171,6 +200,8 @@ const OF_HOST: Readonly<Record<Name, (host: HostInfo) => OnOffAuto | number>> = 
   // 52 bits are the most that a guest's tables can have without 128-bit descriptors.
   oas: ({ idr }) => OAS_BITS[Math.min(IDR5.OAS.of(idr[5]), 6)],
   ssidsize: ({ idr }) => Math.min(IDR1.SSIDSIZE.of(idr[1]), 20),
+  stall: (host) => (handsOver(host, 'stall') ? 'on' : 'off'),
+  pri: (host) => (handsOver(host, 'page-request') ? 'on' : 'off'),
 };
 
 const flag = (
@@ -193,6 +224,8 @@ const VALUE: Readonly<Record<Name, (ids: IdRegisters) => 'on' | 'off' | number>>
   ats: (ids) => (IDR0.ATS.of(ids.IDR0) === 1 ? 'on' : 'off'),
   oas: (ids) => OAS_BITS[IDR5.OAS.of(ids.IDR5)],
   ssidsize: (ids) => IDR1.SSIDSIZE.of(ids.IDR1),
+  stall: (ids) => (offersStalls(ids.IDR0) ? 'on' : 'off'),
+  pri: (ids) => (IDR0.PRI.of(ids.IDR0) === 1 ? 'on' : 'off'),
 };
 
 const shown = (property: Name, value: number): string =>

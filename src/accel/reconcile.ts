@@ -5,6 +5,7 @@
  */
 
 import { HostError } from '../iommufd/errors.ts';
+import { FaultQueue } from '../iommufd/fault-queue.ts';
 import { Hwpt } from '../iommufd/hwpt.ts';
 import { Vdevice } from '../iommufd/vdevice.ts';
 import { Veventq } from '../iommufd/veventq.ts';
@@ -19,6 +20,7 @@ export function reconcile(actual: Actual, desired: Desired): void {
   actual.failures.clear();
   bury(actual);
   if (actual.queue !== undefined && !sameQueue(actual.queue.wanted, desired.veventq)) closeQueue(actual);
+  closeFaultQueues(actual, desired);
 
   const wanted = new Map(desired.streams.map((stream) => [stream.name, stream]));
   for (const stream of actual.streams.values()) if (!wanted.has(stream.name)) withdraw(actual, stream);
@@ -34,6 +36,7 @@ export function reconcile(actual: Actual, desired: Desired): void {
   settleVsids(actual, streams);
   if (desired.veventq !== undefined && actual.queue === undefined) openQueue(actual, desired.veventq);
   actual.reader.share(streams.length);
+  openFaultQueues(actual, desired);
 
   // Streams that lose their translation go first: the flush must find nobody who could fill the caches again.
   for (const [stream, want] of streams) {
@@ -47,6 +50,7 @@ export function reconcile(actual: Actual, desired: Desired): void {
     else park(actual, stream);
   }
   freeTables(actual);
+  freeFaultQueues(actual);
 }
 
 function flush(actual: Actual): void {
@@ -99,14 +103,23 @@ function found(actual: Actual): boolean {
   });
 }
 
+/** The key of the table for a target. A table is made with its FAULT_QUEUE, or without. */
+function tableKey(actual: Actual, target: Target): string {
+  const faults = actual.faultQueueOf(target);
+  return faults === undefined ? target.key : `${target.key} ${faults.id}`;
+}
+
 /** The nested table for a target, made if there is none. */
 function table(actual: Actual, stream: ActualStream, target: Target): NestedTable {
-  const found = actual.tables.get(target.key);
+  const key = tableKey(actual, target);
+  const found = actual.tables.get(key);
   if (found !== undefined) return found;
   if (target.kind === 'tripwire') actual.space.requireTripwire();
-  const hwpt = Hwpt.allocNested(actual.space.iommufd, stream.vfio.devid, actual.viommu!.id, target.ste);
-  const made = { target, hwpt };
-  actual.tables.set(target.key, made);
+  const { iommufd } = actual.space;
+  const faultId = actual.faultQueueOf(target)?.id;
+  const hwpt = Hwpt.allocNested(iommufd, stream.vfio.devid, actual.viommu!.id, target.ste, faultId);
+  const made = { target, key, hwpt };
+  actual.tables.set(key, made);
   return made;
 }
 
@@ -137,7 +150,7 @@ function settle(actual: Actual, stream: ActualStream, want: DesiredStream): void
     park(actual, stream);
     return;
   }
-  if (stream.table?.target.key === target.key) {
+  if (stream.table?.key === tableKey(actual, target)) {
     // The kernel notes the vSID when it attaches, and attaching the same table again does nothing: another one has to
     // come in between. An abort makes no events, so it need not know.
     if (target.kind === 'abort' || stream.notedVsid === stream.vdevice?.vsid) return;
@@ -146,12 +159,13 @@ function settle(actual: Actual, stream: ActualStream, want: DesiredStream): void
   // Replaced in one step: a translation that is swapped for another is never aborted in between. If that fails, the old
   // one may not stay either: after its CMD_SYNC the guest may give the old tables' memory to anyone
   // (docs/decisions/0001-a-failed-replace-aborts.md).
-  if (!attempt(actual, about(stream), () => attach(stream, table(actual, stream, target))))
+  if (!attempt(actual, about(stream), () => attach(actual, stream, table(actual, stream, target))))
     park(actual, stream);
 }
 
-function attach(stream: ActualStream, to: NestedTable): void {
+function attach(actual: Actual, stream: ActualStream, to: NestedTable): void {
   stream.vfio.attach(to.hwpt.id);
+  actual.forgetFaults(stream);
   stream.table = to;
   stream.notedVsid = stream.vdevice?.vsid;
 }
@@ -160,13 +174,14 @@ function attach(stream: ActualStream, to: NestedTable): void {
 function park(actual: Actual, stream: ActualStream): void {
   const abort = actual.tables.get(ABORT.key);
   if (abort !== undefined && stream.table === abort) return;
-  if (abort === undefined || !attempt(actual, about(stream), () => attach(stream, abort)))
+  if (abort === undefined || !attempt(actual, about(stream), () => attach(actual, stream, abort)))
     detach(actual, stream);
 }
 
 function detach(actual: Actual, stream: ActualStream): void {
   if (stream.table === undefined) return;
   if (!attempt(actual, about(stream), () => stream.vfio.detach())) return;
+  actual.forgetFaults(stream);
   stream.table = undefined;
   stream.notedVsid = undefined;
 }
@@ -178,6 +193,7 @@ function withdraw(actual: Actual, stream: ActualStream): void {
   if (vdevice !== undefined) attempt(actual, about(stream), () => destroy(vdevice));
   actual.setVdevice(stream, undefined);
   stream.vfio.close();
+  actual.forgetFaults(stream);
   actual.streams.delete(stream.name);
   freeTables(actual);
 }
@@ -204,6 +220,7 @@ function dismantle(actual: Actual): void {
     actual.tables.delete(key);
     retire(actual, hwpt);
   }
+  freeFaultQueues(actual);
   const { viommu, parent } = actual;
   if (actual.retired.length === 0 && viommu !== undefined)
     if (attempt(actual, 'teardown', () => destroy(viommu))) actual.viommu = undefined;
@@ -249,6 +266,34 @@ function closeQueue(actual: Actual): void {
   actual.queue = undefined;
   actual.reader.close();
   retire(actual, veventq);
+}
+
+/** Closes what is not wanted, or is for another queue of the guest. It still exists while page tables use it. */
+function closeFaultQueues(actual: Actual, { faultQueues }: Desired): void {
+  for (const [kind, { queue, wanted }] of actual.faultQueues) {
+    if (faultQueues.get(kind) === wanted) continue;
+    actual.faultQueues.delete(kind);
+    actual.faultReaders.get(kind)?.close();
+    queue.close();
+    actual.leavingFaultQueues.push(queue);
+  }
+}
+
+/** Without one the streams translate all the same, and the host ends what would wait. */
+function openFaultQueues(actual: Actual, { faultQueues }: Desired): void {
+  for (const [kind, wanted] of faultQueues) {
+    if (actual.faultQueues.has(kind)) continue;
+    attempt(actual, 'faults', () => {
+      const queue = FaultQueue.alloc(actual.space.iommufd);
+      actual.faultQueues.set(kind, { queue, wanted });
+      actual.faultReaders.get(kind)?.open(queue);
+    });
+  }
+}
+
+/** Destroys what was closed, now that no page table uses it. */
+function freeFaultQueues(actual: Actual): void {
+  for (const queue of actual.leavingFaultQueues.splice(0)) retire(actual, queue);
 }
 
 function sameQueue(a: DesiredQueue, b: DesiredQueue | undefined): boolean {

@@ -27,7 +27,7 @@ export interface Aim {
 
 export class Rounds {
   /** What should exist, as of the last round. */
-  desired: Desired = { viommu: false, veventq: undefined, streams: [] };
+  desired: Desired = { viommu: false, veventq: undefined, faultQueues: new Map(), streams: [] };
   /** What last became of the vEVENTQ. */
   queue: QueueReport = { change: 'absent', why: 'Not allocated: EVENTQEN=0, and no device is plugged.' };
   /** EVENTQEN as of the last round. */

@@ -4,6 +4,7 @@ import type { HostError } from '../iommufd/errors.ts';
 import type { Actual, Concern } from './actual.ts';
 import type { Desired, Target } from './desired.ts';
 import type { EventCounters } from './event-counters.ts';
+import type { FaultQueueState } from './fault-bridges.ts';
 import type { InvalidationCounters } from './invalidation.ts';
 import type { QueueReport } from './report.ts';
 
@@ -46,6 +47,8 @@ export interface AcceleratorState {
   readonly failures: ReadonlyMap<Concern, HostError>;
   readonly events: Readonly<EventCounters>;
   readonly invalidations: Readonly<InvalidationCounters>;
+  /** Faults that wait for an answer, by their kind. */
+  readonly faults: readonly FaultQueueState[];
 }
 
 /** A tripwire aborts. */
@@ -59,6 +62,7 @@ export interface Besides {
   readonly queue: QueueReport;
   readonly events: Readonly<EventCounters>;
   readonly invalidations: Readonly<InvalidationCounters>;
+  readonly faults: readonly FaultQueueState[];
 }
 
 /** Puts together what exists and what should. The counters are live; the rest is of this moment. */
@@ -92,5 +96,6 @@ export function describeState(actual: Actual, desired: Desired, besides: Besides
     failures: new Map(actual.failures),
     events: besides.events,
     invalidations: besides.invalidations,
+    faults: besides.faults,
   };
 }

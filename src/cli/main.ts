@@ -43,7 +43,7 @@ program
   )
   .option('--json', 'one JSON object per line')
   .option('-v, --verbose', 'every call to the host, every line of the guest')
-  .option('--smmu <properties>', 'ril, ats=on|off|auto, oas, ssidsize=N|auto, as in QEMU')
+  .option('--smmu <properties>', 'ril, ats, stall, pri=on|off|auto, oas, ssidsize=N|auto')
   .option('--trace <file>', 'what happened inside: .ndjson, or .pftrace for Perfetto')
   .option('--metrics <file>', 'counters, as Prometheus reads them')
   .option('--qemu <path>', 'real guest: the QEMU to use (>= 10.1)')

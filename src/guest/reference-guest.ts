@@ -56,8 +56,11 @@ export interface ReferenceGuestOptions {
   readonly now?: () => number;
   /** Hears of each event when it is read. */
   readonly onEvent?: (event: GuestEvent) => void;
-  /** Decides over a stalled transaction of a device that can stall; by default it is aborted. */
-  readonly onStall?: (event: GuestEvent) => 'retry' | 'abort';
+  /**
+   * Decides over a stalled transaction of a device that can stall; by default it is aborted. `later`: whoever said so
+   * issues the command himself.
+   */
+  readonly onStall?: (event: GuestEvent) => 'retry' | 'abort' | 'later';
 }
 
 export interface ProbeOptions {
@@ -361,8 +364,8 @@ export class ReferenceGuest {
     if (!KNOWN_EVENTS.has(event.type)) this.#log.suspect(`event 0x${event.type.toString(16)} is not known`);
     if (event.stall && this.#devices.get(event.sid)?.canStall === true) {
       const answer = this.#options.onStall?.(event) ?? 'abort';
-      running.commands.issue(resume(event.sid, event.stag, answer));
-      if (answer === 'retry') return;
+      if (answer !== 'later') running.commands.issue(resume(event.sid, event.stag, answer));
+      if (answer !== 'abort') return;
     }
     if (this.#limit.allows()) for (const text of eventLines(event)) this.#log.info(text);
   }

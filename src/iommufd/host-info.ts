@@ -10,6 +10,12 @@ import {
 } from './uapi/hw-info.ts';
 import { IOMMU_GET_HW_INFO } from './uapi/iommufd.ts';
 
+/**
+ * A kind of fault that waits for an answer of user space: a transaction that the SMMU stalled, or a page request of a
+ * PCIe device.
+ */
+export type FaultKind = 'stall' | 'page-request';
+
 /** A physical SMMU, and one device behind it. */
 export interface HostInfo {
   /** Raw IDR0..IDR5. */
@@ -22,6 +28,11 @@ export interface HostInfo {
   readonly maxPasidLog2: number;
   /** Erratum: every CFGI and TLBI has to be issued and completed twice. */
   readonly repeatTlbiCfgi: boolean;
+  /**
+   * Which faults of the device the host hands to a FAULT_QUEUE and resumes afterwards; none if absent. HW_INFO does not
+   * say it: whoever knows the host does.
+   */
+  readonly faults?: FaultKind | undefined;
 }
 
 /** Asks for the SMMU behind a device. @throws HostError EOPNOTSUPP if it is not an Arm SMMUv3. */

@@ -9,6 +9,7 @@ import { AddressSpace } from '../accel/address-space.ts';
 import type { ReconcileReport } from '../accel/report.ts';
 import { hiOfNumber, loOfNumber } from '../bits/u64.ts';
 import { HostError } from '../iommufd/errors.ts';
+import type { FaultKind } from '../iommufd/host-info.ts';
 import type { Kernel } from '../iommufd/kernel.ts';
 import type { VfioDevice } from '../iommufd/vfio-device.ts';
 import type { Memory } from '../memory/memory.ts';
@@ -46,6 +47,8 @@ export interface MachineOptions {
   readonly removed?: (name: string) => void;
   /** Runs a task after some milliseconds; without it what the host refuses is tried again only at the next change. */
   readonly later?: (milliseconds: number, task: () => void) => void;
+  /** As in AcceleratorOptions: which faults of the device of a VFIO file wait for an answer that the host takes. */
+  readonly faultsOf?: ((path: string) => FaultKind | undefined) | undefined;
   /** As in SmmuOptions. */
   readonly log2TlbEntries?: number;
 }
@@ -76,6 +79,7 @@ export class Machine {
     this.accelerator = new Accelerator({
       space: this.space,
       ids: this.identity,
+      faultsOf: options.faultsOf,
       ...(name !== undefined && { name }),
       ...((observer !== undefined || trace !== undefined) && {
         observer: (report: ReconcileReport) => {
@@ -95,6 +99,8 @@ export class Machine {
       memory,
       interrupts,
       backend: this.accelerator,
+      stallCommands: this.accelerator.stallCommands,
+      responses: this.accelerator.pageResponses,
       defer: () => scheduler.post(this.#goOn),
       settled: () => this.identity.settle(),
       ...(trace !== undefined && { trace: trace.record }),

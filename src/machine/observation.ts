@@ -28,7 +28,7 @@ export function traceReconcile(ring: TraceRing, { cause, operations, failures }:
 /** The counters of a machine, as of now. */
 export function metricsOf(machine: Machine): Metric[] {
   const { state } = machine;
-  const { events, invalidations, devices, failures } = state;
+  const { events, invalidations, devices, failures, faults } = state;
   const counter = (name: string, help: string, samples: readonly Sample[]): Metric => ({
     name: `vsmmu_${name}_total`,
     help,
@@ -63,6 +63,7 @@ export function metricsOf(machine: Machine): Metric[] {
       ],
     ),
     counter('event_read_errors', 'Reads of the vEVENTQ that failed.', one(events.readErrors)),
+    ...faultMetrics(faults),
     counter('invalidations_sent', 'Invalidation commands that went to the host.', one(invalidations.sent)),
     counter(
       'invalidations_skipped',
@@ -102,6 +103,49 @@ export function metricsOf(machine: Machine): Metric[] {
       help: "Events of devices that share the vEVENTQ, read, for which the guest's queue has no room.",
       type: 'gauge',
       samples: one(account.waiting),
+    },
+  ];
+}
+
+/** Faults that wait for an answer, where there is any way for them. */
+function faultMetrics(faults: Machine['state']['faults']): Metric[] {
+  const used = faults.filter(({ id, counters }) => id !== undefined || counters.read > 0);
+  if (used.length === 0) return [];
+  const samples = (of: (state: (typeof used)[number]) => number): Sample[] =>
+    used.map((state) => ({ labels: { kind: state.kind }, value: of(state) }));
+  const endings = ['retried', 'aborted', 'released', 'ended', 'forgotten'] as const;
+  return [
+    {
+      name: 'vsmmu_faults_outstanding',
+      help: 'Groups of faults that wait for an answer of the guest.',
+      type: 'gauge',
+      samples: samples(({ outstanding }) => outstanding),
+    },
+    {
+      name: 'vsmmu_fault_groups_read_total',
+      help: 'Groups of faults that the host handed over.',
+      type: 'counter',
+      samples: samples(({ counters }) => counters.read),
+    },
+    {
+      name: 'vsmmu_fault_groups_ended_total',
+      help: 'The same when they ended, by how.',
+      type: 'counter',
+      samples: used.flatMap(({ kind, counters }) =>
+        endings.map((ending) => ({ labels: { kind, ending }, value: counters[ending] })),
+      ),
+    },
+    {
+      name: 'vsmmu_fault_answers_refused_total',
+      help: 'Answers that the host did not take.',
+      type: 'counter',
+      samples: samples(({ counters }) => counters.refused),
+    },
+    {
+      name: 'vsmmu_fault_answers_unknown_total',
+      help: 'Answers of the guest to nothing that waits.',
+      type: 'counter',
+      samples: samples(({ counters }) => counters.unknown),
     },
   ];
 }

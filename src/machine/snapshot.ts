@@ -58,6 +58,7 @@ const toWords = (texts: readonly string[]): Uint32Array =>
 export function takeSnapshot({ accelerator, smmu }: Machine): MachineSnapshot {
   // First: what was lost shows in registers.
   const events = accelerator.drainEvents().map(toText);
+  accelerator.releaseFaults();
   try {
     return {
       format: 'vsmmu-snapshot',

@@ -50,13 +50,23 @@ describe('a guest on a host', () => {
   });
   it('is lowered where a nested stage 1 cannot have it, even if the host has', () => {
     const everything = { 0: 0xffff_ff9b & ~(0b11 << 21), 3: 0xffff_ffff };
-    expect(lowered({ IDR0: GUEST.IDR0 | (1 << 6) | (1 << 16) }, host(everything))).toEqual([
-      'IDR0.HTTU 1 -> 0',
-      'IDR0.PRI 1 -> 0',
+    expect(lowered({ IDR0: GUEST.IDR0 | (1 << 6) }, host(everything))).toEqual(['IDR0.HTTU 1 -> 0']);
+  });
+  it('has stalls where the host SMMU stalls when it is told to, and no more of them', () => {
+    const stalls = { IDR0: GUEST.IDR0 & ~(0b11 << 24), IDR5: (GUEST.IDR5 | (64 << 16)) >>> 0 };
+    expect(lowered(stalls, host({ 0: QEMU_HOST[0] & ~(0b11 << 24), 5: 0x74 | (16 << 16) }))).toEqual([
+      'IDR5.STALL_MAX 64 -> 16',
     ]);
-    expect(lowered({ IDR0: GUEST.IDR0 & ~(0b11 << 24) }, host({ 0: QEMU_HOST[0] & ~(0b11 << 24) }))).toEqual([
+    expect(lowered(stalls, host({ 5: 0x74 | (16 << 16) }))).toEqual([
       'IDR0.STALL_MODEL 0 -> 1',
+      'IDR5.STALL_MAX 64 -> 16',
+      'IDR5.STALL_MAX 16 -> 0',
     ]);
+  });
+  it('has no PRI queue without ATS', () => {
+    const pri = { IDR0: (GUEST.IDR0 | (1 << 10) | (1 << 16)) >>> 0, IDR1: GUEST.IDR1 | (8 << 11) };
+    expect(lowered(pri, host({ 0: QEMU_HOST[0] | (1 << 10) }))).toEqual([]);
+    expect(lowered(pri)).toEqual(['IDR0.ATS 1 -> 0', 'IDR0.PRI 1 -> 0', 'IDR1.PRIQS 8 -> 0']);
   });
   it('lowering is done once: the result fits', () => {
     const { ids } = fitToHost(

@@ -9,8 +9,17 @@ const COLD: GuestState = {
   recordsBadStreamId: true,
   eventqBaseHi: 0,
   eventqBaseLo: 0x4000_0000,
+  priqEnabled: false,
+  priqBaseHi: 0,
+  priqBaseLo: 0,
 };
-const LIMITS: SteLimits = { ats: false, ssidSize: 0, stallDisable: 0, tripwire: undefined };
+const LIMITS: SteLimits = {
+  ats: false,
+  ssidSize: 0,
+  stallDisable: 0,
+  offered: new Set(),
+  tripwire: undefined,
+};
 const NIC = { name: 'nic', sid: 8 };
 
 /** A lookup that finds these first words for every StreamID. */

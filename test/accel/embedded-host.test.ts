@@ -24,7 +24,7 @@ const NAMES = new Map<number, string>(
 
 /** A machine with a driver, and a first device that translates one page. */
 function running(eventqLog2 = 4, ids?: IdRegisters): BenchMachine {
-  const machine = new BenchMachine(new BenchHost(ids));
+  const machine = new BenchMachine(new BenchHost({ ids }));
   machine.plug();
   machine.guest.probe({ cmdqLog2: 8, eventqLog2 });
   machine.attach().map(GOOD, BUFFERS, 0x1000);

@@ -421,7 +421,7 @@ describe('what the guest is told', () => {
     machine.unplug('nic0');
   });
   it('gap 30: what was taken from the host counts for invalidations too: ATC_INV goes to it', () => {
-    const host = new BenchHost(identify(LAB_SMMU, { ATS: 1 }), { ats: true });
+    const host = new BenchHost({ ids: identify(LAB_SMMU, { ATS: 1 }), device: { ats: true } });
     const machine = new BenchMachine(host, {}, false, undefined, { properties: { ats: 'auto' } });
     machine.plug();
     machine.guest.probe({ cmdqLog2: 8, eventqLog2: 4 });

@@ -76,6 +76,24 @@ describe('a fault of a device reaches the driver', () => {
     expect(machine.guest.warnings).toEqual([]);
   });
 
+  it('under its own name, even if it is the first that could be of a tripwire', () => {
+    const machine = make();
+    machine.plug();
+    // SMMUEN=1 without an STE: the stream is on a tripwire, and makes no DMA there.
+    probe(machine);
+    machine.attach();
+    const ste = new Uint32Array(16);
+    machine.machine.smmu.lookupSte(8, ste);
+    const cd = new DataView(machine.host.ram.buffer, (ste[0] & ~0x3f) - RAM, 64);
+    // CD.V
+    cd.setUint32(0, cd.getUint32(0, true) & ~(1 << 31), true);
+    const cfgi = command(OPCODE.CMD_CFGI_CD_ALL);
+    cfgi[1] = 8;
+    machine.guest.commands.issueAndSync(cfgi);
+    machine.dma(0x5000n);
+    expect(machine.takeEvents()).toEqual(['C_BAD_CD sid 8 iova 0x0']);
+  });
+
   it('with two devices, each under its own StreamID', () => {
     const machine = make();
     probe(machine);

@@ -221,7 +221,7 @@ describe('a CMD_SYNC that signals', () => {
 });
 
 describe('gap 13: an endpoint that does not answer an ATC_INV', () => {
-  const host = (): BenchHost => new BenchHost(identify(LAB_SMMU, { ATS: 1 }), { ats: true });
+  const host = (): BenchHost => new BenchHost({ ids: identify(LAB_SMMU, { ATS: 1 }), device: { ats: true } });
   function withAts(): BenchMachine {
     const ids = identify(GUEST_IDS, { ATS: 1 });
     const machine = new BenchMachine(host(), {}, false, undefined, { ids });

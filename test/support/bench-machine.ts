@@ -27,6 +27,12 @@ export const sidOf = (index: number): number => 8 + index;
 const nameOf = (index: number): string => `nic${index}`;
 const pathOf = (index: number): string => `/dev/vfio/devices/vfio${index}`;
 
+/** What a host may be besides the lab's, whose devices can do nothing special. */
+export interface BenchHostOptions {
+  readonly ids?: IdRegisters | undefined;
+  readonly device?: Partial<DeviceDescription>;
+}
+
 /** A host with two DMA testers. */
 export class BenchHost {
   readonly scheduler = new Scheduler();
@@ -36,8 +42,7 @@ export class BenchHost {
   ioctls: number[] = [];
   readonly ram = new Uint8Array(RAM_SIZE);
 
-  /** @param ids of its SMMU. @param device what its devices can do besides. */
-  constructor(ids: IdRegisters = LAB_SMMU, device: Partial<DeviceDescription> = {}) {
+  constructor({ ids = LAB_SMMU, device = {} }: BenchHostOptions = {}) {
     this.sim = new SimHost({
       schedule: this.scheduler.post,
       onIoctl: (_fd, request) => this.ioctls.push(request),
@@ -147,7 +152,8 @@ export class BenchMachine {
     try {
       this.guest.device(sid);
     } catch {
-      this.guest.addDevice({ sid, name: `0000:00:0${index + 1}.0` });
+      // A driver knows which devices may stall; it counts only where the SMMU has stalls.
+      this.guest.addDevice({ sid, name: `0000:00:0${index + 1}.0`, canStall: true });
     }
     return this.guest.attach(sid);
   }
@@ -186,7 +192,8 @@ export class BenchMachine {
   expectSettled(): void {
     this.settle();
     const { smmu, accelerator } = this.machine;
-    const { viommu, veventq, failures, devices } = accelerator.state;
+    const { viommu, veventq, failures, devices, faults } = accelerator.state;
+    const faultQueues = faults.filter(({ id }) => id !== undefined).length;
     const present = this.plugged.size > 0;
     expect([...failures.values()]).toEqual([]);
     expect(viommu !== undefined).toBe(present);
@@ -214,9 +221,11 @@ export class BenchMachine {
         device: this.plugged.size,
         vdevice: this.plugged.size,
         ...(veventq !== undefined && { veventq: 1 }),
+        ...(faultQueues > 0 && { fault: faultQueues }),
       });
-      // iommufd, one VFIO file a device, the vEVENTQ.
-      expect(this.host.sim.openFiles).toBe(1 + this.plugged.size + (veventq === undefined ? 0 : 1));
+      // iommufd, one VFIO file a device, the vEVENTQ, FAULT_QUEUEs.
+      const queues = (veventq === undefined ? 0 : 1) + faultQueues;
+      expect(this.host.sim.openFiles).toBe(1 + this.plugged.size + queues);
     }
 
     this.host.ioctls = [];

@@ -35,7 +35,7 @@ export class Movable {
 
   /** A machine on a host of its own, over the same guest memory. */
   elsewhere(ids = GUEST_IDS, hostIds: IdRegisters = LAB_SMMU): Machine {
-    const host = new BenchHost(hostIds);
+    const host = new BenchHost({ ids: hostIds });
     const machine: Machine = new Machine({
       kernel: host.sim,
       memory: this.bench.machine.memory,

@@ -1,7 +1,9 @@
 /** A guest's SMMU whose registers and stream table a test sets; it tells its backend what the device model would. */
 
 import type { GuestSmmu } from '../../src/accel/accelerator.ts';
+import { PAGE_REQUEST, type PageRequestStatus } from '../../src/smmu/page-request.ts';
 import { EVENT, type EventStatus, type StreamBackend } from '../../src/smmu/ports.ts';
+import { OUTCOME, type Outcome, type Transaction, type Translation } from '../../src/smmu/transaction.ts';
 
 const MAX_SID = 0xffff;
 
@@ -10,6 +12,7 @@ export class ScriptedGuest implements GuestSmmu {
   gbpaAbort = false;
   eventqEnabled = false;
   eventqLog2Size = 7;
+  priqEnabled = false;
   readonly registers = new Uint32Array(0x4000);
   /** Words of each STE, or the event that reading it raises; C_BAD_STREAMID (2) if absent. */
   readonly stes = new Map<number, readonly number[] | number>();
@@ -41,6 +44,15 @@ export class ScriptedGuest implements GuestSmmu {
   }
   eventsLost(): void {
     this.lost++;
+  }
+
+  /** The tables are of no interest to this guest: every walk ends with F_TRANSLATION. */
+  observe(_transaction: Transaction, result: Translation): Outcome {
+    result.event = 0x10;
+    return OUTCOME.Abort;
+  }
+  pageRequest(): PageRequestStatus {
+    return PAGE_REQUEST.Unsupported;
   }
 
   setSmmuen(on: boolean): void {

@@ -19,7 +19,7 @@ export function parseSmmuProperties(text: string): SmmuProperties {
     const name = v.getDotPath(issue) ?? '';
     throw new UsageError(
       issue.expected === 'never'
-        ? `--smmu has no property "${name}"; there are accel, ril, ats, oas and ssidsize.`
+        ? `--smmu has no property "${name}"; there are accel, ril, ats, oas, ssidsize, stall and pri.`
         : `--smmu ${name}: ${issue.message}.`,
     );
   }

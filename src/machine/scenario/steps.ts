@@ -87,6 +87,8 @@ const expectation = v.strictObject({
       ats: v.optional(onOffAuto),
       oas: v.optional(integer(32, 52)),
       ssidsize: v.optional(integer(0, 20)),
+      stall: v.optional(onOffAuto),
+      pri: v.optional(onOffAuto),
     }),
   ),
   overflow: v.optional(flag),
@@ -366,6 +368,8 @@ export const SMMU_PROPERTIES = v.strictObject({
   ats: v.optional(onOffAuto),
   oas: v.optional(orAuto(integer(32, 52))),
   ssidsize: v.optional(orAuto(integer(0, 20))),
+  stall: v.optional(onOffAuto),
+  pri: v.optional(onOffAuto),
 });
 
 /** The file around the steps. */
