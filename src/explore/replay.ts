@@ -196,7 +196,8 @@ class Replay {
     for (const { ok, text } of verdicts) this.#report({ kind: 'expectation', line, ok, text });
   }
 
-  #observed({ name, sid, iova, read, stage, ssid }: GuestEvent): ObservedEvent {
-    return { type: name, device: this.#deviceOf(sid), iova, access: read ? 'read' : 'write', stage, ssid };
+  #observed({ name, sid, iova, read, stage, ssid, stall }: GuestEvent): ObservedEvent {
+    const access = read ? 'read' : 'write';
+    return { type: name, device: this.#deviceOf(sid), iova, access, stage, ssid, stall };
   }
 }

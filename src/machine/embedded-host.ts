@@ -7,15 +7,18 @@ import type { PciFunction } from '../host/sim/pci-function.ts';
 import type { PciSlot } from '../host/sim/pci-slot.ts';
 import { LAB_SMMU, SERVER_SMMU } from '../host/sim/profiles.ts';
 import { SimHost } from '../host/sim/sim-host.ts';
+import type { FaultKind } from '../iommufd/host-info.ts';
 import type { Kernel } from '../iommufd/kernel.ts';
 import type { IdRegisters } from '../smmu/identification.ts';
 import { OUTCOME } from '../smmu/transaction.ts';
-import type { DmaRequest, ScenarioHost } from './scenario-host.ts';
+import type { DmaOutcome, DmaRequest, ScenarioHost } from './scenario-host.ts';
 import type { Scheduler } from './scheduler.ts';
 
 export interface HostDevice {
   readonly name: string;
   readonly function: 'dma-tester' | 'nvme';
+  /** Which of its faults the host hands over to user space. */
+  readonly faults?: FaultKind | undefined;
 }
 
 export interface EmbeddedHostOptions {
@@ -38,8 +41,11 @@ export class EmbeddedHost implements ScenarioHost {
   readonly patienceMs = 0;
   readonly #host: SimHost;
   readonly #slots = new Map<string, PciSlot>();
+  readonly #faults = new Map<string, FaultKind>();
+  readonly #scheduler: Scheduler;
 
   constructor({ devices, smmu: profile, scheduler, log, now }: EmbeddedHostOptions) {
+    this.#scheduler = scheduler;
     this.#host = new SimHost({
       schedule: scheduler.post,
       ...(log !== undefined && { log }),
@@ -49,7 +55,7 @@ export class EmbeddedHost implements ScenarioHost {
       name: '2b400000.iommu',
       ids: profile === 'server' ? SERVER_SMMU : LAB_SMMU,
     });
-    for (const [i, { name, function: kind }] of devices.entries()) {
+    for (const [i, { name, function: kind, faults }] of devices.entries()) {
       const bus = FIRST_BUS + i;
       const slot = this.#host.addDevice({
         path: `/dev/vfio/devices/vfio${i}`,
@@ -58,9 +64,11 @@ export class EmbeddedHost implements ScenarioHost {
         sid: bus << 8,
         // The server's root complex and devices have it.
         ats: profile === 'server',
+        stalls: faults === 'stall',
         function: makeFunction(kind, name, scheduler),
       });
       this.#slots.set(name, slot);
+      if (faults !== undefined) this.#faults.set(slot.path, faults);
     }
   }
 
@@ -73,6 +81,10 @@ export class EmbeddedHost implements ScenarioHost {
     return this.#slot(name).path;
   }
 
+  faultsOf(path: string): FaultKind | undefined {
+    return this.#faults.get(path);
+  }
+
   /** Its SMMU has what the default guest is told of. */
   fit(ids: IdRegisters): IdRegisters {
     return ids;
@@ -82,11 +94,18 @@ export class EmbeddedHost implements ScenarioHost {
     return new Uint8Array(size);
   }
 
-  /** Has a device do one DMA on its own account, plugged or not. */
-  dma({ device, write, iova, bytes }: Pick<DmaRequest, 'device' | 'write' | 'iova' | 'bytes'>): boolean {
+  /** Has a device do one DMA on its own account, plugged or not. One that stalls is given the time to go on. */
+  dma({ device, write, iova, bytes }: Pick<DmaRequest, 'device' | 'write' | 'iova' | 'bytes'>): DmaOutcome {
     const slot = this.#slot(device);
     const [hi, lo] = [hiOf(iova), loOf(iova)];
-    return (write ? slot.write(hi, lo, bytes) : slot.read(hi, lo, bytes)) === OUTCOME.Ok;
+    let outcome = write ? slot.write(hi, lo, bytes) : slot.read(hi, lo, bytes);
+    if (outcome === OUTCOME.Stalled) {
+      slot.ended = (later) => void (outcome = later);
+      this.#scheduler.run();
+      slot.ended = undefined;
+    }
+    if (outcome === OUTCOME.Stalled) return 'wait';
+    return outcome === OUTCOME.Ok ? 'ok' : 'abort';
   }
 
   settle(scheduler: Scheduler): Promise<boolean> {

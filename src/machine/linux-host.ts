@@ -7,14 +7,15 @@ import { endpointKind, type Endpoint, type EndpointKind } from '../host/linux/en
 import { IommuTestdev } from '../host/linux/endpoints/iommu-testdev.ts';
 import type { HostFiles } from '../host/linux/host-files.ts';
 import { inquire } from '../host/linux/inquiry.ts';
-import type { HostInfo } from '../iommufd/host-info.ts';
+import { mayStall } from '../host/linux/stall-mark.ts';
+import type { FaultKind, HostInfo } from '../iommufd/host-info.ts';
 import type { Kernel } from '../iommufd/kernel.ts';
 import type { VfioDevice } from '../iommufd/vfio-device.ts';
 import { GUEST_DEFAULT, type IdRegisters } from '../smmu/identification.ts';
 import { ObjectLedger } from './object-ledger.ts';
 import { probeHost, type DeviceReport } from './probe/probe.ts';
 import type { Reason } from './probe/reason.ts';
-import type { DmaRequest, ScenarioHost } from './scenario-host.ts';
+import type { DmaOutcome, DmaRequest, ScenarioHost } from './scenario-host.ts';
 import type { Scheduler } from './scheduler.ts';
 
 /** A kernel that gives memory for guests and can let go of everything: LinuxKernel. */
@@ -55,6 +56,8 @@ interface Chosen {
   readonly address: string;
   readonly kind: EndpointKind | undefined;
   readonly info: HostInfo;
+  /** Page requests are denied by Linux 7.3, so these are stalls or nothing. */
+  readonly faults: FaultKind | undefined;
 }
 
 export interface LinuxHostOptions {
@@ -110,7 +113,7 @@ export class LinuxHost implements ScenarioHost {
       const assignment = given.get(name);
       const device = assignment === undefined ? spare.shift() : named(found, assignment.path);
       if (device === undefined) throw new HostUnusable([noTestDevice(name)]);
-      return choose(kernel, name, device, assignment?.kind);
+      return choose(kernel, files, name, device, assignment?.kind);
     });
     return new LinuxHost(kernel, chosen, report.kernel.release);
   }
@@ -133,12 +136,16 @@ export class LinuxHost implements ScenarioHost {
     return this.#device(name).path;
   }
 
-  dma({ device, vfio, ...transfer }: DmaRequest): Promise<boolean> {
+  faultsOf(path: string): FaultKind | undefined {
+    return [...this.#devices.values()].find((device) => device.path === path)?.faults;
+  }
+
+  async dma({ device, vfio, ...transfer }: DmaRequest): Promise<DmaOutcome> {
     const { kind } = this.#device(device);
     if (vfio === undefined) throw new RangeError(`${device} is not plugged, so nothing can drive it`);
     if (kind === undefined)
       throw new RangeError(`Nothing is known of how to make ${device} do DMA; iommu-testdev and edu can`);
-    return endpointOf(kind, vfio).transfer(transfer);
+    return (await endpointOf(kind, vfio).transfer(transfer)) ? 'ok' : 'abort';
   }
 
   async settle(scheduler: Scheduler, stirred: boolean): Promise<boolean> {
@@ -189,7 +196,13 @@ function named(found: readonly DeviceReport[], path: string): DeviceReport {
   return device;
 }
 
-function choose(kernel: Kernel, name: string, device: DeviceReport, kind: EndpointKind | undefined): Chosen {
+function choose(
+  kernel: Kernel,
+  files: HostFiles,
+  name: string,
+  device: DeviceReport,
+  kind: EndpointKind | undefined,
+): Chosen {
   const path = device.vfio?.path ?? '';
   if (device.usable !== 'yes')
     throw new HostUnusable(
@@ -197,7 +210,8 @@ function choose(kernel: Kernel, name: string, device: DeviceReport, kind: Endpoi
     );
   const { info, refused } = inquire(kernel, path);
   if (info === undefined) throw refused ?? new Error(`${path} says nothing of its SMMU`);
-  return { name, path, address: device.name, kind: kind ?? kindOf(device), info };
+  const faults = mayStall(files, device.name) ? 'stall' : undefined;
+  return { name, path, address: device.name, kind: kind ?? kindOf(device), info, faults };
 }
 
 const noTestDevice = (name: string): Reason => ({

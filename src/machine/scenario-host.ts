@@ -1,5 +1,6 @@
 /** A host as scenarios need it: a kernel, devices by name, and a way to have them do DMA. Embedded or this machine's. */
 
+import type { FaultKind } from '../iommufd/host-info.ts';
 import type { Kernel } from '../iommufd/kernel.ts';
 import type { VfioDevice } from '../iommufd/vfio-device.ts';
 import type { IdRegisters } from '../smmu/identification.ts';
@@ -29,6 +30,9 @@ export interface Workspace {
   readonly bytes: Uint8Array;
 }
 
+/** How a DMA ended; `wait`: not yet, for the guest has to answer a fault of it first. */
+export type DmaOutcome = 'ok' | 'abort' | 'wait';
+
 export interface ScenarioHost {
   readonly kernel: Kernel;
   /** For people: `embedded Linux 7.3 ...`. */
@@ -43,8 +47,10 @@ export interface ScenarioHost {
   ram(size: number): Uint8Array;
   /** The VFIO device file. @throws RangeError if the host has no such device. */
   pathOf(device: string): string;
-  /** @returns whether it succeeded. @throws RangeError if the device cannot do it. @throws HostError */
-  dma(request: DmaRequest): boolean | Promise<boolean>;
+  /** Which faults of the device of this file the host hands over to user space. */
+  faultsOf(path: string): FaultKind | undefined;
+  /** @throws RangeError if the device cannot do it. @throws HostError */
+  dma(request: DmaRequest): DmaOutcome | Promise<DmaOutcome>;
   /** Lets what is under way come to rest. @param stirred hardware was set off. @returns false if it does not. */
   settle(scheduler: Scheduler, stirred: boolean): Promise<boolean>;
   /** Live iommufd objects by kind; kinds without any are absent. */

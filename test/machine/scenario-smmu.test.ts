@@ -52,17 +52,20 @@ describe('--smmu', () => {
 });
 
 describe('a run', () => {
-  it.each(['properties.yaml', 'snapshot.yaml'])('of scenarios/%s meets all that it expects', async (name) => {
-    const text = readFileSync(new URL(`../../scenarios/${name}`, import.meta.url), 'utf8');
-    const events: RunEvent[] = [];
-    const { failed, expectations } = await runReferenceScenario(
-      parseScenario(text, name),
-      (event) => void events.push(event),
-    );
-    expect(events.filter((event) => event.kind === 'expectation' && !event.ok)).toEqual([]);
-    expect(failed).toBe(0);
-    expect(expectations).toBeGreaterThan(8);
-  });
+  it.each(['properties.yaml', 'snapshot.yaml', 'stalls.yaml'])(
+    'of scenarios/%s meets all that it expects',
+    async (name) => {
+      const text = readFileSync(new URL(`../../scenarios/${name}`, import.meta.url), 'utf8');
+      const events: RunEvent[] = [];
+      const { failed, expectations } = await runReferenceScenario(
+        parseScenario(text, name),
+        (event) => void events.push(event),
+      );
+      expect(events.filter((event) => event.kind === 'expectation' && !event.ok)).toEqual([]);
+      expect(failed).toBe(0);
+      expect(expectations).toBeGreaterThan(8);
+    },
+  );
   it('a restore without a snapshot is a failed step, and no crash', async () => {
     const text = scenario('{}').replace('plug: nic0', 'restore');
     const { failed } = await runReferenceScenario(parseScenario(text, 'f'), () => {});

@@ -57,6 +57,8 @@ export class PciSlot implements PciBus {
   openCount = 0;
   /** Asked to go: nobody can open it any more. */
   leaving = false;
+  /** Told how a transfer ended that had stalled, besides the function itself. */
+  ended: ((outcome: Outcome) => void) | undefined;
   readonly #dma: DeviceDma;
   readonly #msi: MsiController;
   readonly #translateMsi: boolean;
@@ -78,9 +80,10 @@ export class PciSlot implements PciBus {
       canwbs: options.canwbs,
       stallEnabled: options.dmaCanStall,
     });
-    this.#dma = new DeviceDma(options.smmu, options.sids[0], options.stalls, (outcome) =>
-      this.function.dmaResumed?.(outcome),
-    );
+    this.#dma = new DeviceDma(options.smmu, options.sids[0], options.stalls, (outcome) => {
+      this.function.dmaResumed?.(outcome);
+      this.ended?.(outcome);
+    });
     this.#msi = options.msi;
     this.#translateMsi = options.translateMsi;
     this.function.connect(this);

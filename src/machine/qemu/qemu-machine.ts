@@ -128,7 +128,7 @@ export class QemuMachine {
   }
 
   dma({ name, write, iova, bytes }: DmaArgument): boolean {
-    return this.#host.dma({ device: name, write, iova, bytes: new Uint8Array(bytes) });
+    return this.#host.dma({ device: name, write, iova, bytes: new Uint8Array(bytes) }) === 'ok';
   }
 
   snapshot(): Snapshot {

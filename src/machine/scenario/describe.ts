@@ -28,6 +28,10 @@ export function describeStep(step: Step): string {
       return step.args.write === undefined
         ? `read ${hex(step.args.read ?? 0n)}`
         : `write ${hex(step.args.write)}`;
+    case 'on-fault':
+      return `on a fault: ${step.args.do}`;
+    case 'answer':
+      return `answer ${step.args.device}: ${step.args.with}`;
     case 'explain':
       return `explain ${hex(step.args.iova)}`;
     case 'setup':

@@ -12,6 +12,8 @@ export interface Observed {
   /** Number of live host objects by kind; kinds without any are absent. */
   readonly objects: Readonly<Record<string, number>>;
   readonly ioctls: number;
+  /** Faults that wait for the guest's answer, where it is known. */
+  readonly waiting?: number;
   /** Properties as the guest sees them, where they are known. */
   readonly smmu?: Readonly<Record<string, string | number>>;
   readonly overflow: boolean;
@@ -28,6 +30,7 @@ export interface ObservedEvent {
   readonly access: 'read' | 'write';
   readonly stage: 1 | 2;
   readonly ssid: number;
+  readonly stall: boolean;
 }
 
 /** One compared fact. */
@@ -61,6 +64,8 @@ export function compare(expected: Expectation, observed: Observed): Verdict[] {
   }
   for (const [property, value] of Object.entries(expected.smmu ?? {}))
     check(`the property ${property}`, value, observed.smmu?.[property]);
+  if (expected.waiting !== undefined)
+    check('the number of faults that wait', expected.waiting, observed.waiting ?? 0);
   if (expected.overflow !== undefined) check('overflow', expected.overflow, observed.overflow);
   if (expected.warnings !== undefined) {
     check('the number of warnings', expected.warnings, observed.warnings.length);

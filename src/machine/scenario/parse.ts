@@ -4,6 +4,7 @@ import * as v from 'valibot';
 import { isMap, isPair, isScalar, isSeq, LineCounter, parseDocument, type Node } from 'yaml';
 import { Identity, type SmmuProperties } from '../../accel/properties.ts';
 import { BARE_SIDS } from '../../guest/bare-guest.ts';
+import type { FaultKind } from '../../iommufd/host-info.ts';
 import { GUEST_DEFAULT, IdentificationError } from '../../smmu/identification.ts';
 import { requesterId } from '../pci-address.ts';
 import { SCENARIO, STEPS, type ScenarioGuest, type Step, type StepName } from './steps.ts';
@@ -13,6 +14,8 @@ export interface ScenarioDevice {
   readonly function: 'dma-tester' | 'nvme';
   /** `bb:dd.f` in the guest. */
   readonly at: string;
+  /** Which of its faults the embedded host hands over. */
+  readonly faults: FaultKind | undefined;
 }
 
 export interface ScenarioCase {
@@ -118,6 +121,7 @@ export function parseScenario(text: string, file: string, guest?: ScenarioGuest)
     name,
     function: device.function,
     at: device.at ?? defaultPlace(who, i + 1),
+    faults: device.faults,
   }));
   const reachable = (place: string): boolean => who !== 'bare' || requesterId(place) < BARE_SIDS;
   for (const [i, device] of devices.entries()) {

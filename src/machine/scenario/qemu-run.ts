@@ -252,6 +252,7 @@ class QemuCase {
         access: / (data|inst) write /.test(details) ? 'write' : 'read',
         stage: / s2 /.test(details) ? 2 : 1,
         ssid: Number(event[3]),
+        stall: details.includes(' stall '),
       });
     }
     return events;

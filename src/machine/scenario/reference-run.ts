@@ -28,6 +28,7 @@ import { Scheduler } from '../scheduler.ts';
 import { restoreSnapshot, takeSnapshot } from '../snapshot.ts';
 import { describeStep } from './describe.ts';
 import { compare, type ObservedEvent, type Verdict } from './expectations.ts';
+import { FaultPolicy } from './fault-policy.ts';
 import type { Scenario, ScenarioCase, ScenarioDevice } from './parse.ts';
 import type { Expectation, Step } from './steps.ts';
 
@@ -163,6 +164,7 @@ class CaseRun {
   /** As text, for it has to survive that. */
   #snapshot: string | undefined;
   readonly #guest: ReferenceGuest;
+  readonly #policy: FaultPolicy;
   /** Devices that the guest's driver has been told of. */
   readonly #known = new Set<string>();
   readonly #domains = new Map<string, Domain>();
@@ -195,6 +197,11 @@ class CaseRun {
       ram: DRIVER_RAM,
       relax: () => this.#scheduler.run(),
       onEvent: (event) => this.#sawEvent(event),
+      onStall: (event) => this.#policy.onStall(event),
+    });
+    this.#policy = new FaultPolicy({
+      guest: () => this.#guest,
+      map: (sid, iova, size) => this.#mapPage(sid, iova, size),
     });
     this.#ram = host.ram(RAM.size);
     this.#machine.addRam(RAM.base, this.#ram);
@@ -214,6 +221,7 @@ class CaseRun {
       memory: this.#memory,
       ids: this.#host.fit(GUEST_DEFAULT),
       properties: this.#smmu,
+      faultsOf: (path) => this.#host.faultsOf(path),
       interrupts: {
         raise: (line) => this.#scheduler.post(() => this.#guest.handleInterrupt(line)),
         writeMsi: (hi, lo, data) => this.#memory.store32(hi, lo, data) === 0,
@@ -280,6 +288,7 @@ class CaseRun {
         const { name, at } = this.#device(step.args.device);
         const sid = requesterId(at);
         this.#domains.delete(name);
+        this.#policy.forget(sid);
         if (this.#known.delete(name)) guest.removeDevice(sid);
         this.#machine.unplug(name);
         break;
@@ -323,14 +332,7 @@ class CaseRun {
         break;
       case 'map': {
         const { device, iova, size, access } = step.args;
-        const { domain, mappings } = this.#domain(device);
-        const gpa = guest.allocate(Number(size));
-        domain.map(iova, gpa, Number(size), { read: access !== 'w', write: access !== 'r' });
-        mappings.push({ iova, size, gpa });
-        this.#report({
-          kind: 'note',
-          text: `${device}: IOVA 0x${iova.toString(16)} is now guest memory at 0x${gpa.toString(16)}.`,
-        });
+        this.#map(device, iova, size, { read: access !== 'w', write: access !== 'r' });
         break;
       }
       case 'unmap': {
@@ -346,12 +348,37 @@ class CaseRun {
         });
         break;
       }
+      case 'on-fault':
+        this.#policy.answer = step.args.do;
+        break;
+      case 'answer': {
+        const { device, with: answer } = step.args;
+        const count = this.#policy.answerAll(requesterId(this.#device(device).at), answer);
+        this.#report({ kind: 'note', text: `${device}: ${count} faults that waited are answered.` });
+        break;
+      }
       case 'explain':
         this.#explain(step);
         break;
       default:
         throw new Error(`${step.action} needs another guest, which the scenario's check has seen to`);
     }
+  }
+
+  /** Maps fresh guest memory for a device. */
+  #map(device: string, iova: bigint, size: bigint, access: { read: boolean; write: boolean }): void {
+    const { domain, mappings } = this.#domain(device);
+    const gpa = this.#guest.allocate(Number(size));
+    domain.map(iova, gpa, Number(size), access);
+    mappings.push({ iova, size, gpa });
+    const text = `${device}: IOVA 0x${iova.toString(16)} is now guest memory at 0x${gpa.toString(16)}.`;
+    this.#report({ kind: 'note', text });
+  }
+
+  /** The page that a fault wants. */
+  #mapPage(sid: number, iova: bigint, size: bigint): void {
+    const device = this.#devices.find(({ at }) => requesterId(at) === sid)!;
+    this.#map(device.name, iova, size, { read: true, write: true });
   }
 
   #explain({ args, line }: Extract<Step, { action: 'explain' }>): void {
@@ -382,10 +409,10 @@ class CaseRun {
 
   /** Tells the guest's driver of a device, if it does not know it yet. @returns its StreamID. */
   #introduce(name: string): number {
-    const { at } = this.#device(name);
+    const { at, faults } = this.#device(name);
     const sid = requesterId(at);
     if (!this.#known.has(name)) {
-      this.#guest.addDevice({ sid, name: linuxName(at) });
+      this.#guest.addDevice({ sid, name: linuxName(at), canStall: faults === 'stall' });
       this.#known.add(name);
     }
     return sid;
@@ -402,6 +429,7 @@ class CaseRun {
     this.#guest.forget();
     this.#known.clear();
     this.#domains.clear();
+    this.#policy.forget();
   }
 
   async #dma({ args, line }: Extract<Step, { action: 'dma' }>): Promise<void> {
@@ -409,14 +437,14 @@ class CaseRun {
     const size = Math.min(args.bytes, this.#host.largestDma);
     const write = args.write !== undefined;
     const iova = args.write ?? args.read ?? 0n;
-    const gpa = this.#guestAddress(device, iova);
+    let gpa = this.#guestAddress(device, iova);
     const sent = this.#nextPattern(size);
     const bytes = write ? sent : new Uint8Array(size);
     // What is there before a write is neither what it sends nor zero, so that it shows whether anything arrived.
     const before = write ? sent.map((byte) => ~byte) : sent;
     if (gpa !== undefined) this.#memory.writeBytes(hiOf(gpa), loOf(gpa), before);
 
-    const ok = await this.#host.dma({
+    const outcome = await this.#host.dma({
       device,
       vfio: this.#machine.accelerator.device(device),
       write,
@@ -425,27 +453,31 @@ class CaseRun {
       workspace: () => this.#workspace(device),
       ram: this.#ram,
     } satisfies DmaRequest);
+    const ok = outcome === 'ok';
+    // The guest may have mapped it meanwhile, because it faulted. What was there before is of no interest then.
+    gpa ??= ok ? this.#guestAddress(device, iova) : undefined;
     const inRam = new Uint8Array(size);
     if (gpa !== undefined) this.#memory.readBytes(hiOf(gpa), loOf(gpa), inRam);
     const same = gpa === undefined || bytes.every((byte, i) => byte === inRam[i]);
     const untouched = gpa === undefined || before.every((byte, i) => byte === inRam[i]);
     const arrived =
       gpa === undefined ? 'done' : same ? 'done, and the data compares equal' : 'done, but the data differs';
-    const aborted = untouched ? 'aborted' : 'aborted, but memory has changed';
+    const wanting = outcome === 'wait' ? 'waits for the guest' : 'aborted';
+    const aborted = untouched ? wanting : `${wanting}, but memory has changed`;
     this.#report({
       kind: 'dma',
       device,
       access: write ? 'write' : 'read',
       iova: `0x${iova.toString(16)}`,
       bytes: size,
-      outcome: ok ? 'ok' : 'abort',
+      outcome,
       text: `${device} ${write ? 'writes' : 'reads'} ${size} bytes at 0x${iova.toString(16)}: ${ok ? arrived : aborted}.`,
     });
     if (args.expect !== undefined)
       this.#report({
         kind: 'expectation',
         line,
-        ok: ok === (args.expect === 'ok') && (ok ? same : untouched),
+        ok: outcome === args.expect && (ok ? same : untouched),
         text: `the DMA was expected to end with ${args.expect}${(ok ? same : untouched) ? '' : `, and memory to have ${ok ? 'the same data' : 'what it had'}`}`,
       });
   }
@@ -502,6 +534,7 @@ class CaseRun {
       access: event.read ? 'read' : 'write',
       stage: event.stage,
       ssid: event.ssid,
+      stall: event.stall,
     });
     const words: string[] = [];
     for (let i = 0; i < event.words.length; i += 2)
@@ -559,6 +592,7 @@ class CaseRun {
       attached: Object.fromEntries(devices.map(({ name, attached }) => [name, attached])),
       objects: this.#host.objects(),
       ioctls: this.#ioctls,
+      waiting: this.#machine.state.faults.reduce((sum, { outstanding }) => sum + outstanding, 0),
       smmu: Object.fromEntries(
         this.#machine.identity.resolved.properties.map(({ property, value }) => [property, value]),
       ),

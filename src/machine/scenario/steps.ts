@@ -53,6 +53,8 @@ export const expectedEvent = v.strictObject({
   access: v.optional(oneOf('read', 'write')),
   stage: v.optional(integer(1, 2)),
   ssid: v.optional(integer(0, 0xf_ffff)),
+  /** The transaction waits for CMD_RESUME. */
+  stall: v.optional(flag),
 });
 export type ExpectedEvent = v.InferOutput<typeof expectedEvent>;
 
@@ -66,7 +68,7 @@ const dma = v.strictObject({
   write: v.optional(u64),
   read: v.optional(u64),
   bytes: v.optional(integer(1, 1 << 20), 64n),
-  expect: v.optional(oneOf('ok', 'abort')),
+  expect: v.optional(oneOf('ok', 'abort', 'wait')),
 });
 const expectation = v.strictObject({
   eventqen: v.optional(flag),
@@ -78,6 +80,8 @@ const expectation = v.strictObject({
   attached: v.optional(v.record(text, oneOf('translate', 'bypass', 'abort', 'none'))),
   /** Host objects that exist, by kind; kinds that are not named are not compared. */
   objects: v.optional(v.record(text, integer(0, 1 << 20))),
+  /** Faults that wait for the guest's answer. */
+  waiting: v.optional(integer(0, 1 << 20)),
   /** ioctls since the last `expect` with `ioctls`. */
   ioctls: v.optional(integer(0, 1 << 30)),
   /** The properties as the guest sees them. */
@@ -155,6 +159,18 @@ export const STEPS = {
     guest: 'reference',
     short: undefined,
     schema: v.strictObject({ device, iova: u64, size: v.optional(u64, 0x1000n) }),
+  },
+  'on-fault': {
+    about: 'says what the driver does with faults that wait for its answer',
+    guest: 'reference',
+    short: 'do',
+    schema: v.strictObject({ do: oneOf('map', 'abort', 'wait') }),
+  },
+  answer: {
+    about: 'answers all that waits of a device',
+    guest: 'reference',
+    short: undefined,
+    schema: v.strictObject({ device, with: oneOf('retry', 'abort') }),
   },
   explain: {
     about: "shows the way of an access through the guest's tables, and what stops it",
@@ -388,6 +404,8 @@ export const SCENARIO = v.strictObject({
       function: v.optional(oneOf('dma-tester', 'nvme'), 'dma-tester'),
       /** Where the guest sees it: bus:device.function, in hexadecimal. */
       at: v.optional(pciAddress),
+      /** Which of its faults the embedded host hands over. */
+      faults: v.optional(oneOf('stall')),
     }),
   ),
   cases: v.pipe(
