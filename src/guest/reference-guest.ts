@@ -17,7 +17,7 @@ import { type Features, identify } from './identification.ts';
 import { KernelLog } from './kernel-log.ts';
 import type { OutputQueue } from './output-queue.ts';
 import { PageAllocator } from './page-allocator.ts';
-import { refusePageRequest } from './page-request.ts';
+import { answerPages, decodePageRequest, type GuestPageRequest, refusePageRequest } from './page-request.ts';
 import { QueueMemory } from './queue-memory.ts';
 import { RateLimit } from './rate-limit.ts';
 import { type GuestInterrupt, type RegisterAccess, RegisterPort } from './register-port.ts';
@@ -61,6 +61,11 @@ export interface ReferenceGuestOptions {
    * issues the command himself.
    */
   readonly onStall?: (event: GuestEvent) => 'retry' | 'abort' | 'later';
+  /**
+   * Hears of each page request, and decides over its group with the last. Without it all are refused, as Linux does
+   * without shared virtual addressing.
+   */
+  readonly onPageRequest?: (request: GuestPageRequest) => 'success' | 'invalid' | 'later';
 }
 
 export interface ProbeOptions {
@@ -339,10 +344,7 @@ export class ReferenceGuest {
       (record) => {
         found = true;
         if (line === 'eventq') this.#takeEvent(record, running);
-        else {
-          const refusal = refusePageRequest(record, this.#log);
-          if (refusal !== undefined) running.commands.issue(refusal);
-        }
+        else this.#takePageRequest(record, running);
       },
       () => {
         found = true;
@@ -355,6 +357,18 @@ export class ReferenceGuest {
       },
     );
     if (!found) this.spurious += 1;
+  }
+
+  #takePageRequest(entry: Uint32Array, { commands }: Running): void {
+    const { onPageRequest } = this.#options;
+    if (onPageRequest === undefined) {
+      const refusal = refusePageRequest(entry, this.#log);
+      if (refusal !== undefined) commands.issue(refusal);
+      return;
+    }
+    const request = decodePageRequest(entry);
+    const answer = onPageRequest(request);
+    if (request.last && answer !== 'later') commands.issue(answerPages(request, answer));
   }
 
   #takeEvent(record: Uint32Array, running: Running): void {

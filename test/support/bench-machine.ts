@@ -31,6 +31,8 @@ const pathOf = (index: number): string => `/dev/vfio/devices/vfio${index}`;
 export interface BenchHostOptions {
   readonly ids?: IdRegisters | undefined;
   readonly device?: Partial<DeviceDescription>;
+  /** Its kernel hands page requests over, as Linux 7.3 does not. */
+  readonly pageRequests?: boolean;
 }
 
 /** A host with two DMA testers. */
@@ -42,12 +44,12 @@ export class BenchHost {
   ioctls: number[] = [];
   readonly ram = new Uint8Array(RAM_SIZE);
 
-  constructor({ ids = LAB_SMMU, device = {} }: BenchHostOptions = {}) {
+  constructor({ ids = LAB_SMMU, device = {}, pageRequests = false }: BenchHostOptions = {}) {
     this.sim = new SimHost({
       schedule: this.scheduler.post,
       onIoctl: (_fd, request) => this.ioctls.push(request),
     });
-    const smmu = this.sim.addSmmu({ name: 'arm-smmu-v3.0.auto', ids });
+    const smmu = this.sim.addSmmu({ name: 'arm-smmu-v3.0.auto', ids, pageRequests });
     this.testers = [0, 1].map((index) => {
       const tester = new DmaTester(this.sim.physicalMemory);
       // The physical StreamIDs are not the guest's.
@@ -152,8 +154,14 @@ export class BenchMachine {
     try {
       this.guest.device(sid);
     } catch {
-      // A driver knows which devices may stall; it counts only where the SMMU has stalls.
-      this.guest.addDevice({ sid, name: `0000:00:0${index + 1}.0`, canStall: true });
+      // A driver knows which devices may stall and have ATS; it counts only where the SMMU has that.
+      this.guest.addDevice({
+        sid,
+        name: `0000:00:0${index + 1}.0`,
+        canStall: true,
+        // The host turns the device's own switch.
+        ats: { enable() {}, disable() {} },
+      });
     }
     return this.guest.attach(sid);
   }

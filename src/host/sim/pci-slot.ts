@@ -24,6 +24,7 @@ export interface PciSlotOptions {
   readonly canwbs: boolean;
   readonly stalls: boolean;
   readonly dmaCanStall: boolean;
+  readonly pageRequests: boolean;
   readonly msi: MsiController;
   /** Message-signalled interrupts are writes that the SMMU translates, or reach their vectors directly. */
   readonly translateMsi: boolean;
@@ -80,9 +81,15 @@ export class PciSlot implements PciBus {
       canwbs: options.canwbs,
       stallEnabled: options.dmaCanStall,
     });
-    this.#dma = new DeviceDma(options.smmu, options.sids[0], options.stalls, (outcome) => {
-      this.function.dmaResumed?.(outcome);
-      this.ended?.(outcome);
+    this.#dma = new DeviceDma({
+      smmu: options.smmu,
+      sid: options.sids[0],
+      mayStall: options.stalls,
+      mayRequest: () => options.pageRequests && this.master.atsEnabled,
+      ended: (outcome) => {
+        this.function.dmaResumed?.(outcome);
+        this.ended?.(outcome);
+      },
     });
     this.#msi = options.msi;
     this.#translateMsi = options.translateMsi;

@@ -50,3 +50,13 @@ export const SERVER_SMMU: IdRegisters = {
   IIDR: 0,
   AIDR: AIDR.ArchMinorRev.put(2),
 };
+
+/**
+ * The same with a PRI queue. Linux 7.3 denies what is in it; see `pageRequests` of SmmuDescription for a kernel that
+ * does not.
+ */
+export const PRI_SMMU: IdRegisters = {
+  ...SERVER_SMMU,
+  IDR0: (SERVER_SMMU.IDR0 | IDR0.PRI.put(1)) >>> 0,
+  IDR1: (SERVER_SMMU.IDR1 | IDR1.PRIQS.put(8)) >>> 0,
+};

@@ -62,6 +62,11 @@ export interface SmmuDescription {
   readonly ids: IdRegisters;
   /** log2 of the entries of its TLB, 4..20; by default a large one. */
   readonly log2TlbEntries?: number;
+  /**
+   * Its driver hands page requests (IDR0.PRI) to FAULT_QUEUEs. **Not Linux 7.3**, which denies them all: this is a host
+   * that does not exist yet, for what such a one would make possible. Default false.
+   */
+  readonly pageRequests?: boolean;
 }
 
 export interface DeviceDescription {
@@ -83,6 +88,8 @@ export interface DeviceDescription {
   readonly stalls?: boolean;
   /** The firmware marks it dma-can-stall, without which the kernel never resumes what it stalls; default as `stalls`. */
   readonly dmaCanStall?: boolean;
+  /** It asks for pages (PCIe PRI) instead of faulting, while its ATS is on; default false. */
+  readonly pageRequests?: boolean;
   /** No-Snoop cannot break coherency (IORT's memory access flags); default true. */
   readonly canwbs?: boolean;
 }
@@ -117,11 +124,19 @@ export class SimHost implements Kernel {
   }
 
   /** Adds a physical SMMU and starts its driver. @throws RangeError if it cannot exist, or Linux could not drive it. */
-  addSmmu({ name, ids, log2TlbEntries }: SmmuDescription): ArmSmmu {
+  addSmmu({ name, ids, log2TlbEntries, pageRequests }: SmmuDescription): ArmSmmu {
     const problems = [...identificationProblems(ids), ...driverProblems(ids)];
     if (problems.length > 0) throw new RangeError(`${name}: ${problems.join(' ')}`);
     const now = this.#options.now ?? (() => 0);
-    const smmu = new ArmSmmu({ name, ids, host: this.#memory, log: this.#log, now, log2TlbEntries });
+    const smmu = new ArmSmmu({
+      name,
+      ids,
+      host: this.#memory,
+      log: this.#log,
+      now,
+      log2TlbEntries,
+      handOverPageRequests: pageRequests === true,
+    });
     this.#smmus.push(smmu);
     return smmu;
   }
@@ -146,6 +161,7 @@ export class SimHost implements Kernel {
         pasidBits: device.pasidBits ?? 0,
         canwbs: device.canwbs !== false,
         stalls: device.stalls === true,
+        pageRequests: device.pageRequests === true,
         dmaCanStall: device.dmaCanStall ?? device.stalls === true,
         msi: this.#msi,
         translateMsi: this.#options.msi === 'translated',

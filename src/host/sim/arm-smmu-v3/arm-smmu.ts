@@ -35,6 +35,7 @@ import type { KernelLog } from '../kernel-log.ts';
 import { CommandSubmission } from './command-submission.ts';
 import { EventDrain } from './event-drain.ts';
 import type { Master } from './master.ts';
+import { PriDrain } from './pri-drain.ts';
 import { StreamTable } from './stream-table.ts';
 import { Tags } from './tags.ts';
 
@@ -64,6 +65,8 @@ export interface ArmSmmuOptions {
   readonly log: KernelLog;
   readonly now: () => number;
   readonly log2TlbEntries?: number | undefined;
+  /** Not Linux 7.3: page requests go to FAULT_QUEUEs. */
+  readonly handOverPageRequests: boolean;
 }
 
 export class ArmSmmu {
@@ -73,6 +76,8 @@ export class ArmSmmu {
   readonly model: Smmu;
   readonly commands: CommandSubmission;
   readonly events: EventDrain;
+  /** Undefined without IDR0.PRI. */
+  readonly #pri: PriDrain | undefined;
   readonly vmids = new Tags(1);
   readonly asids = new Tags(1);
   /** For tests: interrupts wait until this is false again and {@link handleInterrupts} is called. */
@@ -81,8 +86,11 @@ export class ArmSmmu {
   readonly #masters = new Map<number, Master>();
   readonly #log: KernelLog;
   readonly #stalled = new Map<number, (outcome: Outcome) => void>();
+  /** Who waits for the answer to a page request, by StreamID and PRGIndex. */
+  readonly #requests = new Map<string, (response: number) => void>();
   readonly #resumed: (() => void)[] = [];
   #eventPending = false;
+  #priPending = false;
   #errorPending = false;
 
   constructor(options: ArmSmmuOptions) {
@@ -98,6 +106,7 @@ export class ArmSmmu {
         writeMsi: (hi, lo, data) => options.host.memory.store32(hi, lo, data) === 0,
       },
       stalls: { resolved: (stag, _, { outcome, stag: again }) => this.#resolved(stag, outcome, again) },
+      responses: { respond: (sid, _ssv, _ssid, group, response) => this.#answered(sid, group, response) },
       log2TlbEntries: options.log2TlbEntries,
     });
     const { ids } = options;
@@ -116,6 +125,15 @@ export class ArmSmmu {
       master: (sid) => this.#masters.get(sid),
       submit: (words, count) => this.submit(words, count),
     });
+    if (IDR0.PRI.of(ids.IDR0) === 1)
+      this.#pri = new PriDrain({
+        smmu: this.model,
+        memory: options.host,
+        print: (line) => this.print(line),
+        master: (sid) => this.#masters.get(sid),
+        submit: (words, count) => this.submit(words, count),
+        handOver: options.handOverPageRequests,
+      });
     this.#start();
   }
 
@@ -186,9 +204,17 @@ export class ArmSmmu {
     this.#stalled.set(stag, callback);
   }
 
+  /** Calls back, from {@link handleInterrupts}, with the answer to a page request that is about to be sent. */
+  whenAnswered(sid: number, group: number, callback: (response: number) => void): void {
+    this.#requests.set(`${sid} ${group}`, callback);
+  }
+
   /** Does what pending interrupts ask for. Called when no other work of this SMMU is under way. */
   handleInterrupts(): void {
-    while (this.#resumed.length > 0 || ((this.#eventPending || this.#errorPending) && !this.holdInterrupts)) {
+    while (
+      this.#resumed.length > 0 ||
+      ((this.#eventPending || this.#priPending || this.#errorPending) && !this.holdInterrupts)
+    ) {
       this.#resumed.shift()?.();
       if (this.holdInterrupts) continue;
       if (this.#errorPending) {
@@ -198,6 +224,10 @@ export class ArmSmmu {
       if (this.#eventPending) {
         this.#eventPending = false;
         this.events.run();
+      }
+      if (this.#priPending) {
+        this.#priPending = false;
+        this.#pri?.run();
       }
     }
   }
@@ -211,8 +241,16 @@ export class ArmSmmu {
     else this.#resumed.push(() => callback(outcome));
   }
 
+  #answered(sid: number, group: number, response: number): void {
+    const key = `${sid} ${group}`;
+    const callback = this.#requests.get(key);
+    this.#requests.delete(key);
+    if (callback !== undefined) this.#resumed.push(() => callback(response));
+  }
+
   #raise(line: InterruptLine): void {
     if (line === 'eventq') this.#eventPending = true;
+    else if (line === 'priq') this.#priPending = true;
     else if (line === 'gerror') this.#errorPending = true;
   }
 
@@ -250,9 +288,15 @@ export class ArmSmmu {
     this.events.setUp();
     enables |= CR0.EVENTQEN.inPlace;
     write(OFFSET.CR0, enables);
+    if (this.#pri !== undefined) {
+      this.#pri.setUp();
+      enables |= CR0.PRIQEN.inPlace;
+      write(OFFSET.CR0, enables);
+    }
     if (this.hasAts) enables |= CR0.ATSCHK.inPlace;
     write(OFFSET.CR0, enables);
-    write(OFFSET.IRQ_CTRL, IRQ_CTRL.GERROR_IRQEN.inPlace | IRQ_CTRL.EVENTQ_IRQEN.inPlace);
+    const priq = this.#pri === undefined ? 0 : IRQ_CTRL.PRIQ_IRQEN.inPlace;
+    write(OFFSET.IRQ_CTRL, IRQ_CTRL.GERROR_IRQEN.inPlace | IRQ_CTRL.EVENTQ_IRQEN.inPlace | priq);
     write(OFFSET.CR0, enables | CR0.SMMUEN.inPlace);
   }
 }

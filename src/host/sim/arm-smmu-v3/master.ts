@@ -2,6 +2,7 @@
 
 import { ERRNO } from '../../../iommufd/uapi/errno.ts';
 import type { Errno } from '../../../iommufd/kernel.ts';
+import { STE, STE_EATS } from '../../../spec/ste.ts';
 import type { ArmSmmu } from './arm-smmu.ts';
 import type { PagingDomain, Stage1Domain, Stage2Domain } from './domain.ts';
 import { abortSte, type GuestSte, nestedSte, stage1Ste, stage2Ste, translates } from './ste.ts';
@@ -46,6 +47,11 @@ export class Master {
   readonly canwbs: boolean;
   readonly stallEnabled: boolean;
   vmaster: Vmaster | undefined;
+  /** The device may ask for translations: the STE says so, and its own capability follows. */
+  atsEnabled = false;
+  /** Takes page requests likewise. */
+  pageRequests:
+    ((entries: readonly Uint32Array[], answer: (success: boolean) => void) => boolean) | undefined;
   /** Takes stalled faults: a FAULT_QUEUE's object, while a HWPT with one is attached. */
   faults: ((record: Uint32Array) => boolean) | undefined;
 
@@ -63,7 +69,7 @@ export class Master {
   /** All DMA is terminated, silently. */
   attachBlocked(): void {
     this.vmaster = undefined;
-    this.smmu.writeSte(this.sids, abortSte());
+    this.#write(abortSte());
   }
 
   /** @returns 0 or EINVAL; on failure nothing has changed. */
@@ -71,7 +77,7 @@ export class Master {
     if (domain.smmu !== this.smmu) return ERRNO.EINVAL;
     this.vmaster = undefined;
     const ste = isStage2(domain) ? stage2Ste(domain, this.ats) : stage1Ste(domain as Stage1Domain, this.ats);
-    this.smmu.writeSte(this.sids, ste);
+    this.#write(ste);
     return 0;
   }
 
@@ -81,8 +87,18 @@ export class Master {
     const vmaster = domain.vmaster();
     if (vmaster === undefined && translates(domain.words)) return ERRNO.ENOENT;
     this.vmaster = vmaster;
-    this.smmu.writeSte(this.sids, nestedSte(domain.words, domain.parent, this.ats));
+    this.#write(nestedSte(domain.words, domain.parent, this.ats));
     return 0;
+  }
+
+  #write(ste: Uint32Array): void {
+    this.smmu.writeSte(this.sids, ste);
+    this.atsEnabled = this.ats && STE.EATS.get(ste) === STE_EATS.Full;
+  }
+
+  /** A group of page requests. @returns false if nobody took it, so that the driver denies it. */
+  requestPages(entries: readonly Uint32Array[], answer: (success: boolean) => void): boolean {
+    return this.pageRequests?.(entries, answer) === true;
   }
 
   /** @returns false if nobody took it, so that the driver ends it. */

@@ -3,6 +3,7 @@
 import type { Errno } from '../../../iommufd/kernel.ts';
 import { ERRNO } from '../../../iommufd/uapi/errno.ts';
 import { EVENT_RECORD } from '../../../spec/events.ts';
+import { PRI_ENTRY } from '../../../spec/queues.ts';
 import { CMD_RESUME, COMMAND, COMMAND_WORDS, OPCODE } from '../../../spec/commands.ts';
 import {
   iommu_hwpt_pgfault,
@@ -142,6 +143,35 @@ export class BoundDevice extends KernelObject {
   #setFaults(queue: FaultQueue | undefined, old: Hwpt | undefined): void {
     old?.fault?.drop(this);
     this.master.faults = queue === undefined ? undefined : (record) => this.#reportFault(queue, record);
+    this.master.pageRequests =
+      queue === undefined
+        ? undefined
+        : (entries, answer) => {
+            const records = entries.map((entry) => this.#pageRequest(entry));
+            queue.report({ records, owner: this, answer });
+            return true;
+          };
+  }
+
+  /** A record for an entry of the physical PRI queue. */
+  #pageRequest(entry: Uint32Array): Uint8Array {
+    const pasidValid = PRI_ENTRY.SSV.get(entry) === 1;
+    const bit = (field: { get(words: Uint32Array): number }, flag: number): number =>
+      field.get(entry) === 1 ? flag : 0;
+    return iommu_hwpt_pgfault.encode({
+      flags:
+        bit(PRI_ENTRY.Last, IOMMU_PGFAULT_FLAGS_LAST_PAGE) |
+        (pasidValid ? IOMMU_PGFAULT_FLAGS_PASID_VALID : 0),
+      dev_id: this.id,
+      pasid: pasidValid ? PRI_ENTRY.SubstreamID.get(entry) : 0,
+      grpid: PRI_ENTRY.PRGIndex.get(entry),
+      perm:
+        bit(PRI_ENTRY.R, IOMMU_PGFAULT_PERM_READ) |
+        bit(PRI_ENTRY.W, IOMMU_PGFAULT_PERM_WRITE) |
+        bit(PRI_ENTRY.X, IOMMU_PGFAULT_PERM_EXEC) |
+        bit(PRI_ENTRY.Priv, IOMMU_PGFAULT_PERM_PRIV),
+      addr: join(PRI_ENTRY.Addr.getHi(entry), PRI_ENTRY.Addr.getLo(entry)),
+    });
   }
 
   #reportFault(queue: FaultQueue, record: Uint32Array): boolean {
