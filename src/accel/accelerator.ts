@@ -12,6 +12,7 @@ import type {
   PageResponsePort,
   StallCommandPort,
   StreamBackend,
+  Trace,
 } from '../smmu/ports.ts';
 import { IDR0, IDR1 } from '../spec/registers.ts';
 import { EVENT_RECORD } from '../spec/events.ts';
@@ -56,6 +57,8 @@ export interface AcceleratorOptions {
    * The host does not say it in any call.
    */
   readonly faultsOf?: ((path: string) => FaultKind | undefined) | undefined;
+  /** Takes down the faults that wait for an answer, and the answers. */
+  readonly trace?: Trace | undefined;
 }
 
 /** ID registers that the guest knows already. */
@@ -83,7 +86,7 @@ export class Accelerator implements StreamBackend {
   #offeredBy: IdRegisters | undefined;
   #offeredNow: ReadonlySet<FaultKind> = new Set();
 
-  constructor({ space, ids, observer, retryLater, name, faultsOf }: AcceleratorOptions) {
+  constructor({ space, ids, observer, retryLater, name, faultsOf, trace }: AcceleratorOptions) {
     this.#space = space;
     this.#identity = ids instanceof Identity ? ids : settled(ids);
     this.#bridge = new EventBridge(
@@ -95,7 +98,7 @@ export class Accelerator implements StreamBackend {
       { rename: (words) => this.#rename(words), turned: (empty) => this.#turned(empty) },
     );
     this.#actual = new Actual(space, this.#bridge, name);
-    this.#faults = new FaultBridges(this.#actual, () => this.#guest);
+    this.#faults = new FaultBridges(this.#actual, () => this.#guest, trace);
     this.#faultsOf = faultsOf ?? (() => undefined);
     this.#actual.tripwireMoved = () => this.#run('RAM comes to the page of zeros');
     this.#rounds = new Rounds(

@@ -7,7 +7,7 @@
 import type { FaultQueue } from '../iommufd/fault-queue.ts';
 import { EventRecord } from '../smmu/event-record.ts';
 import { Fault } from '../smmu/fault.ts';
-import { EVENT, type EventStatus, type StallCommandPort } from '../smmu/ports.ts';
+import { EVENT, type EventStatus, type StallCommandPort, type Trace } from '../smmu/ports.ts';
 import { Transaction } from '../smmu/transaction.ts';
 import { EVENT_CLASS, EVENT_TYPE, EVENT_WORDS } from '../spec/events.ts';
 import type { FaultReader } from './actual.ts';
@@ -31,7 +31,7 @@ export const READ_FAULTS = 64;
 
 export class FaultBridge implements FaultReader, StallCommandPort {
   readonly #sink: StallSink;
-  readonly #pipe = new FaultPipe(READ_FAULTS, () => this.#turn());
+  readonly #pipe: FaultPipe;
   /** Made when first needed: a machine without stalls has none. */
   #slots: StallSlots | undefined;
   readonly #transaction = new Transaction();
@@ -49,8 +49,9 @@ export class FaultBridge implements FaultReader, StallCommandPort {
    */
   #stale = 0;
 
-  constructor(sink: StallSink) {
+  constructor(sink: StallSink, trace?: Trace) {
     this.#sink = sink;
+    this.#pipe = new FaultPipe(READ_FAULTS, () => this.#turn(), trace);
     this.#fault.cls = EVENT_CLASS.IN;
   }
 

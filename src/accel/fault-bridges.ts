@@ -1,13 +1,13 @@
 /** The bridges of both kinds of fault that waits for an answer, as the accelerator has them. */
 
 import type { FaultKind } from '../iommufd/host-info.ts';
-import type { PageResponsePort, StallCommandPort } from '../smmu/ports.ts';
+import type { PageResponsePort, StallCommandPort, Trace } from '../smmu/ports.ts';
 import type { Actual } from './actual.ts';
-import { FaultBridge } from './fault-bridge.ts';
+import { FaultBridge, type StallSink } from './fault-bridge.ts';
 import type { FaultCounters } from './fault-pipe.ts';
 import type { GuestSmmu } from './guest-smmu.ts';
 import { GuestWalk } from './guest-walk.ts';
-import { PageRequestBridge } from './page-request-bridge.ts';
+import { PageRequestBridge, type PageRequestSink } from './page-request-bridge.ts';
 
 /** One FAULT_QUEUE and what waits for its answer, for display. */
 export interface FaultQueueState {
@@ -27,16 +27,18 @@ export class FaultBridges {
   readonly #requests: PageRequestBridge;
   readonly #walk = new GuestWalk();
 
-  constructor(actual: Actual, guest: () => GuestSmmu) {
+  constructor(actual: Actual, guest: () => GuestSmmu, trace: Trace | undefined) {
     this.#actual = actual;
     const sidOf = (deviceId: number): number => this.#sidOf(deviceId);
-    this.#stalls = new FaultBridge({
+    const stalls: StallSink = {
       recordEvent: (words) => guest().recordEvent(words),
       eventQueueSpace: () => guest().eventQueueSpace(),
       typeOf: (transaction) => this.#walk.fault(guest(), transaction),
       sidOf,
-    });
-    this.#requests = new PageRequestBridge({ pageRequest: (request) => guest().pageRequest(request), sidOf });
+    };
+    const requests: PageRequestSink = { pageRequest: (request) => guest().pageRequest(request), sidOf };
+    this.#stalls = new FaultBridge(stalls, trace);
+    this.#requests = new PageRequestBridge(requests, trace);
     actual.faultReaders.set('stall', this.#stalls);
     actual.faultReaders.set('page-request', this.#requests);
   }

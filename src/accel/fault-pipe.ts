@@ -14,6 +14,7 @@ import {
   IOMMUFD_PAGE_RESP_INVALID,
   IOMMUFD_PAGE_RESP_SUCCESS,
 } from '../iommufd/uapi/page-fault.ts';
+import type { Trace } from '../smmu/ports.ts';
 
 /**
  * Where faults that wait went, for people. What one answer is for is a group: a stalled transaction, or page requests
@@ -100,6 +101,7 @@ export class FaultPipe {
   /** Element n is the buffer cut for n records. */
   readonly #views: readonly Uint8Array[];
   readonly #onReadable: () => void;
+  readonly #trace: Trace | undefined;
   #queue: FaultQueue | undefined;
   #watch: Watch | undefined;
   /** A read failed for good: it would fail again at once and for ever. */
@@ -109,7 +111,8 @@ export class FaultPipe {
   #end = 0;
 
   /** @param capacity records of one read. */
-  constructor(capacity: number, onReadable: () => void) {
+  constructor(capacity: number, onReadable: () => void, trace: Trace | undefined) {
+    this.#trace = trace;
     this.#buffer = new Uint8Array(capacity * SIZE);
     this.#words = new Uint32Array(this.#buffer.buffer);
     this.#gone = new Uint8Array(capacity);
@@ -194,6 +197,8 @@ export class FaultPipe {
       this.privileged = (perm & IOMMU_PGFAULT_PERM_PRIV) !== 0;
       this.cookie = words[at + COOKIE];
       if (this.last) this.counters.read++;
+      if (this.#trace !== undefined)
+        this.#trace('vsmmu_fault', this.deviceId, this.group, this.addrHi, this.addrLo, this.cookie);
       return true;
     }
     return false;
@@ -216,6 +221,7 @@ export class FaultPipe {
     this.counters[ending]++;
     const again = ending === 'retried' || ending === 'released';
     const code = again ? IOMMUFD_PAGE_RESP_SUCCESS : IOMMUFD_PAGE_RESP_INVALID;
+    if (this.#trace !== undefined) this.#trace('vsmmu_fault_answer', cookie, code);
     if (this.#queue!.respond(cookie, code) !== 0) this.counters.refused++;
   }
 }

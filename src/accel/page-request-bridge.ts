@@ -5,7 +5,7 @@
 
 import type { FaultQueue } from '../iommufd/fault-queue.ts';
 import { PAGE_REQUEST, PageRequest, type PageRequestStatus } from '../smmu/page-request.ts';
-import type { PageResponsePort } from '../smmu/ports.ts';
+import type { PageResponsePort, Trace } from '../smmu/ports.ts';
 import { PRI_RESP } from '../spec/commands.ts';
 import type { FaultReader } from './actual.ts';
 import { type Ending, FaultPipe } from './fault-pipe.ts';
@@ -32,15 +32,16 @@ interface Waiting {
 
 export class PageRequestBridge implements FaultReader, PageResponsePort {
   readonly #sink: PageRequestSink;
-  readonly #pipe = new FaultPipe(READ_REQUESTS, () => this.#turn());
+  readonly #pipe: FaultPipe;
   readonly #request = new PageRequest();
   /** By StreamID and PRGIndex. */
   readonly #waiting = new Map<number, Waiting>();
   /** The group of which requests are being delivered, as a key of #waiting; -1 if the next request begins one. */
   #current = -1;
 
-  constructor(sink: PageRequestSink) {
+  constructor(sink: PageRequestSink, trace?: Trace) {
     this.#sink = sink;
+    this.#pipe = new FaultPipe(READ_REQUESTS, () => this.#turn(), trace);
   }
 
   get counters(): FaultPipe['counters'] {

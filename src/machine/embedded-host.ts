@@ -5,7 +5,7 @@ import { DmaTester } from '../host/sim/functions/dma-tester.ts';
 import { NvmeFunction } from '../host/sim/functions/nvme.ts';
 import type { PciFunction } from '../host/sim/pci-function.ts';
 import type { PciSlot } from '../host/sim/pci-slot.ts';
-import { LAB_SMMU, SERVER_SMMU } from '../host/sim/profiles.ts';
+import { LAB_SMMU, PRI_SMMU, SERVER_SMMU } from '../host/sim/profiles.ts';
 import { SimHost } from '../host/sim/sim-host.ts';
 import type { FaultKind } from '../iommufd/host-info.ts';
 import type { Kernel } from '../iommufd/kernel.ts';
@@ -21,10 +21,21 @@ export interface HostDevice {
   readonly faults?: FaultKind | undefined;
 }
 
+/**
+ * Which physical SMMU: like QEMU's own, or a server part with ATS, SubstreamIDs, stalls and forced write-back.
+ * `server-with-pri` has a PRI queue too, and a kernel that hands page requests over: **no Linux 7.3 does**.
+ */
+export type EmbeddedSmmu = 'qemu' | 'server' | 'server-with-pri';
+
+const SMMUS: Readonly<Record<EmbeddedSmmu, IdRegisters>> = {
+  qemu: LAB_SMMU,
+  server: SERVER_SMMU,
+  'server-with-pri': PRI_SMMU,
+};
+
 export interface EmbeddedHostOptions {
   readonly devices: readonly HostDevice[];
-  /** Which physical SMMU: like QEMU's own, or a server part with ATS, SubstreamIDs and forced write-back. */
-  readonly smmu: 'qemu' | 'server';
+  readonly smmu: EmbeddedSmmu;
   readonly scheduler: Scheduler;
   /** Told every line of the host's log. */
   readonly log?: (line: string) => void;
@@ -36,7 +47,7 @@ export interface EmbeddedHostOptions {
 const FIRST_BUS = 0x41;
 
 export class EmbeddedHost implements ScenarioHost {
-  readonly description = 'embedded Linux 7.3 iommufd over a simulated SMMUv3';
+  readonly description: string;
   readonly largestDma = Number.MAX_SAFE_INTEGER;
   readonly patienceMs = 0;
   readonly #host: SimHost;
@@ -45,6 +56,10 @@ export class EmbeddedHost implements ScenarioHost {
   readonly #scheduler: Scheduler;
 
   constructor({ devices, smmu: profile, scheduler, log, now }: EmbeddedHostOptions) {
+    const pageRequests = profile === 'server-with-pri';
+    this.description = pageRequests
+      ? 'embedded iommufd that hands page requests over, as no Linux 7.3 does, over a simulated SMMUv3'
+      : 'embedded Linux 7.3 iommufd over a simulated SMMUv3';
     this.#scheduler = scheduler;
     this.#host = new SimHost({
       schedule: scheduler.post,
@@ -53,7 +68,8 @@ export class EmbeddedHost implements ScenarioHost {
     });
     const smmu = this.#host.addSmmu({
       name: '2b400000.iommu',
-      ids: profile === 'server' ? SERVER_SMMU : LAB_SMMU,
+      ids: SMMUS[profile],
+      pageRequests,
     });
     for (const [i, { name, function: kind, faults }] of devices.entries()) {
       const bus = FIRST_BUS + i;
@@ -63,12 +79,15 @@ export class EmbeddedHost implements ScenarioHost {
         smmu,
         sid: bus << 8,
         // The server's root complex and devices have it.
-        ats: profile === 'server',
+        ats: profile !== 'qemu',
         stalls: faults === 'stall',
+        pageRequests: faults === 'page-request',
         function: makeFunction(kind, name, scheduler),
       });
       this.#slots.set(name, slot);
-      if (faults !== undefined) this.#faults.set(slot.path, faults);
+      // A kernel that denies page requests hands none over, whatever the device does.
+      if (faults === 'stall' || (faults === 'page-request' && pageRequests))
+        this.#faults.set(slot.path, faults);
     }
   }
 

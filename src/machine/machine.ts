@@ -80,6 +80,7 @@ export class Machine {
       space: this.space,
       ids: this.identity,
       faultsOf: options.faultsOf,
+      trace: trace?.record,
       ...(name !== undefined && { name }),
       ...((observer !== undefined || trace !== undefined) && {
         observer: (report: ReconcileReport) => {

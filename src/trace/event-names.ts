@@ -25,6 +25,8 @@ export const TRACE_EVENTS: Readonly<Record<string, TraceEventSpec>> = {
   smmuv3_config_cache_miss: spec('translation', 'sid', 'ssid'),
   smmuv3_record_event: spec('events', 'type', 'sid'),
   smmuv3_page_request: spec('events', 'sid', 'prg_index#'),
+  vsmmu_fault: spec('events', 'dev_id#', 'grpid', 'addr_hi', 'addr', 'cookie#'),
+  vsmmu_fault_answer: spec('events', 'cookie#', 'code#'),
   vsmmu_case: spec('host', 'title'),
   vsmmu_reconcile: spec('host', 'cause', 'calls#'),
   vsmmu_dropped: spec('host', 'entries#'),

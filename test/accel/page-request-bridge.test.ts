@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { GROUPS_MAX, PageRequestBridge, type PageRequestSink } from '../../src/accel/page-request-bridge.ts';
-import { PAGE_REQUEST, type PageRequest, type PageRequestStatus } from '../../src/smmu/page-request.ts';
+import { PAGE_REQUEST, PageRequest, type PageRequestStatus } from '../../src/smmu/page-request.ts';
 import { FaultKernel, fault, joined } from '../support/fault-kernel.ts';
 
 /** Devices 1 and 2 have StreamIDs 0x11 and 0x12. */
@@ -9,7 +9,7 @@ class Guest implements PageRequestSink {
   status: PageRequestStatus = PAGE_REQUEST.Queued;
   onRequest: (request: PageRequest) => void = () => {};
   pageRequest(request: PageRequest): PageRequestStatus {
-    this.requests.push({ ...request });
+    this.requests.push(Object.assign(new PageRequest(), request));
     this.onRequest(request);
     return this.status;
   }

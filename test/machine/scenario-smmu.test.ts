@@ -52,7 +52,7 @@ describe('--smmu', () => {
 });
 
 describe('a run', () => {
-  it.each(['properties.yaml', 'snapshot.yaml', 'stalls.yaml'])(
+  it.each(['properties.yaml', 'snapshot.yaml', 'stalls.yaml', 'page-requests.yaml'])(
     'of scenarios/%s meets all that it expects',
     async (name) => {
       const text = readFileSync(new URL(`../../scenarios/${name}`, import.meta.url), 'utf8');

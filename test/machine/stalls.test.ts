@@ -5,11 +5,15 @@ import { SERVER_SMMU, LAB_SMMU } from '../../src/host/sim/profiles.ts';
 import type { GuestDomain } from '../../src/guest/domain.ts';
 import { command, resume } from '../../src/guest/commands.ts';
 import type { GuestEvent } from '../../src/guest/event.ts';
+import { describeCall } from '../../src/accel/call-sentences.ts';
 import type { SmmuProperties } from '../../src/accel/properties.ts';
 import type { HostError } from '../../src/iommufd/errors.ts';
 import type { FaultKind } from '../../src/iommufd/host-info.ts';
+import { metricsOf } from '../../src/machine/observation.ts';
 import { takeSnapshot } from '../../src/machine/snapshot.ts';
 import { CMD_RESUME, OPCODE } from '../../src/spec/commands.ts';
+import { toPrometheus } from '../../src/trace/prometheus.ts';
+import { TraceRing } from '../../src/trace/trace-ring.ts';
 import { OUTCOME } from '../../src/smmu/transaction.ts';
 import { BenchHost, BenchMachine, BUFFERS, RAM, type BenchHostOptions } from '../support/bench-machine.ts';
 
@@ -29,6 +33,7 @@ function make(
   properties: SmmuProperties = { stall: 'on' },
   host: BenchHostOptions = STALLING,
   faultsOf: (path: string) => FaultKind | undefined = () => 'stall',
+  trace?: TraceRing,
 ): Rig {
   const stalls: GuestEvent[] = [];
   const rig: Rig = {
@@ -44,7 +49,7 @@ function make(
         onStall: (event) => rig.answer(event),
       },
       false,
-      undefined,
+      trace,
       { properties, faultsOf },
     ),
   };
@@ -313,6 +318,55 @@ describe('the FAULT_QUEUE', () => {
     machine.expectSettled();
     machine.dma(PAGE + 0x1000n);
     expect(rig.stalls).toHaveLength(1);
+  });
+});
+
+describe('what people see', () => {
+  it('counters, by what became of each', () => {
+    const rig = make();
+    const { machine } = rig;
+    running(rig);
+    expect(metricsOf(machine.machine).map(({ name }) => name)).toContain('vsmmu_faults_outstanding');
+    machine.dma(PAGE);
+    machine.dma(PAGE);
+    machine.guest.commands.issueAndSync(resume(8, rig.stalls[0].stag, 'abort'));
+    machine.guest.commands.issueAndSync(resume(8, rig.stalls[0].stag, 'abort'));
+    const text = toPrometheus(metricsOf(machine.machine));
+    expect(text).toContain('vsmmu_faults_outstanding{kind="stall"} 1');
+    expect(text).toContain('vsmmu_fault_groups_read_total{kind="stall"} 2');
+    expect(text).toContain('vsmmu_fault_groups_ended_total{kind="stall",ending="aborted"} 1');
+    expect(text).toContain('vsmmu_fault_answers_unknown_total{kind="stall"} 1');
+  });
+
+  it('a trace of each fault and each answer', () => {
+    const trace = new TraceRing(() => 0);
+    const rig = make(undefined, undefined, undefined, trace);
+    running(rig);
+    rig.answer = () => 'abort';
+    rig.machine.dma(PAGE);
+    const seen = [...trace.entries].map(({ event }) => event).filter((name) => name.startsWith('vsmmu_'));
+    expect(seen).toContain('vsmmu_iommu_fault_queue_alloc');
+    expect(seen.filter((name) => name.startsWith('vsmmu_fault'))).toEqual([
+      'vsmmu_fault',
+      'vsmmu_fault_answer',
+    ]);
+  });
+
+  it('sentences for the calls', () => {
+    const rig = make();
+    const sentences: string[] = [];
+    const { caller } = rig.machine.machine.space;
+    running(rig);
+    caller.observer = (call) => sentences.push(describeCall(call));
+    rig.machine.guest.setEventQueueEnabled(false);
+    caller.observer = (call) => sentences.push(describeCall(call));
+    rig.machine.guest.setEventQueueEnabled(true);
+    expect(sentences.join('\n')).toMatch(
+      /Makes a FAULT_QUEUE, in which faults of devices wait for the guest's answer, as object \d+\./,
+    );
+    expect(sentences.join('\n')).toMatch(
+      /from what the guest says of the stream, its faults to wait in FAULT_QUEUE \d+, as object \d+\./,
+    );
   });
 });
 

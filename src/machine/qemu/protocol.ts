@@ -4,7 +4,7 @@ import type { MessagePort } from 'node:worker_threads';
 import type { SmmuProperties } from '../../accel/properties.ts';
 import type { Metric } from '../../trace/prometheus.ts';
 import type { TraceEntry } from '../../trace/trace-ring.ts';
-import type { HostDevice } from '../embedded-host.ts';
+import type { EmbeddedSmmu, HostDevice } from '../embedded-host.ts';
 import type { EventAccount } from '../event-account.ts';
 import type { RunEvent } from '../report.ts';
 
@@ -14,7 +14,7 @@ export interface WorkerStart {
   readonly wakeFd: number;
   /** Where QEMU finds the SMMU. */
   readonly smmuSocket: string;
-  readonly host: { readonly devices: readonly HostDevice[]; readonly smmu: 'qemu' | 'server' };
+  readonly host: { readonly devices: readonly HostDevice[]; readonly smmu: EmbeddedSmmu };
   /** What the guest's SMMU is asked to be. */
   readonly properties?: SmmuProperties | undefined;
   /** Take down what happens. */

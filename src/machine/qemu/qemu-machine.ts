@@ -69,6 +69,7 @@ export class QemuMachine {
     if (start.trace === true) this.#trace = new TraceRing(() => performance.now() * NS_PER_MS);
     this.#machine = new Machine({
       kernel: this.#host.kernel,
+      faultsOf: (path) => this.#host.faultsOf(path),
       memory,
       ids: GUEST_DEFAULT,
       ...(start.properties !== undefined && { properties: start.properties }),

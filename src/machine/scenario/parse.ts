@@ -6,6 +6,7 @@ import { Identity, type SmmuProperties } from '../../accel/properties.ts';
 import { BARE_SIDS } from '../../guest/bare-guest.ts';
 import type { FaultKind } from '../../iommufd/host-info.ts';
 import { GUEST_DEFAULT, IdentificationError } from '../../smmu/identification.ts';
+import type { EmbeddedSmmu } from '../embedded-host.ts';
 import { requesterId } from '../pci-address.ts';
 import { SCENARIO, STEPS, type ScenarioGuest, type Step, type StepName } from './steps.ts';
 
@@ -14,7 +15,7 @@ export interface ScenarioDevice {
   readonly function: 'dma-tester' | 'nvme';
   /** `bb:dd.f` in the guest. */
   readonly at: string;
-  /** Which of its faults the embedded host hands over. */
+  /** What it does where a page is missing, besides aborting. */
   readonly faults: FaultKind | undefined;
 }
 
@@ -27,7 +28,7 @@ export interface Scenario {
   readonly title: string;
   readonly about: string | undefined;
   readonly guest: ScenarioGuest;
-  readonly host: { readonly smmu: 'qemu' | 'server' };
+  readonly host: { readonly smmu: EmbeddedSmmu };
   /** What the guest's SMMU is asked to be. */
   readonly smmu: SmmuProperties;
   readonly devices: readonly ScenarioDevice[];

@@ -198,6 +198,7 @@ class CaseRun {
       relax: () => this.#scheduler.run(),
       onEvent: (event) => this.#sawEvent(event),
       onStall: (event) => this.#policy.onStall(event),
+      onPageRequest: (request) => this.#policy.onPageRequest(request),
     });
     this.#policy = new FaultPolicy({
       guest: () => this.#guest,
@@ -412,7 +413,13 @@ class CaseRun {
     const { at, faults } = this.#device(name);
     const sid = requesterId(at);
     if (!this.#known.has(name)) {
-      this.#guest.addDevice({ sid, name: linuxName(at), canStall: faults === 'stall' });
+      this.#guest.addDevice({
+        sid,
+        name: linuxName(at),
+        canStall: faults === 'stall',
+        // The host turns the device's own switch.
+        ...(faults === 'page-request' && { ats: { enable() {}, disable() {} } }),
+      });
       this.#known.add(name);
     }
     return sid;

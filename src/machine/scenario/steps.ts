@@ -393,7 +393,10 @@ export const SCENARIO = v.strictObject({
   title: text,
   about: v.optional(text),
   guest: v.optional(oneOf('reference', 'bare', 'qemu'), 'reference'),
-  host: v.optional(v.strictObject({ smmu: v.optional(oneOf('qemu', 'server'), 'qemu') }), {}),
+  host: v.optional(
+    v.strictObject({ smmu: v.optional(oneOf('qemu', 'server', 'server-with-pri'), 'qemu') }),
+    {},
+  ),
   smmu: v.optional(SMMU_PROPERTIES, {}),
   devices: v.record(
     v.pipe(
@@ -404,8 +407,8 @@ export const SCENARIO = v.strictObject({
       function: v.optional(oneOf('dma-tester', 'nvme'), 'dma-tester'),
       /** Where the guest sees it: bus:device.function, in hexadecimal. */
       at: v.optional(pciAddress),
-      /** Which of its faults the embedded host hands over. */
-      faults: v.optional(oneOf('stall')),
+      /** What it does where a page is missing, besides aborting: waits, or asks. For the embedded host. */
+      faults: v.optional(oneOf('stall', 'page-request')),
     }),
   ),
   cases: v.pipe(
