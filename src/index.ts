@@ -22,6 +22,7 @@ export * from './smmu/transaction.ts';
 export type { Errno, Fd, Kernel, UserMemory, Watch } from './iommufd/kernel.ts';
 export { Caller, type Call } from './iommufd/call.ts';
 export { HostError } from './iommufd/errors.ts';
+export type { FaultKind, HostInfo } from './iommufd/host-info.ts';
 export * as uapi from './iommufd/uapi.ts';
 
 export { Accelerator, type AcceleratorOptions, type AcceleratorState } from './accel/accelerator.ts';
@@ -31,7 +32,7 @@ export type { ReconcileReport } from './accel/report.ts';
 export { SimHost, type SimHostOptions } from './host/sim/sim-host.ts';
 export { DmaTester } from './host/sim/functions/dma-tester.ts';
 export { NvmeFunction } from './host/sim/functions/nvme.ts';
-export { LAB_SMMU, SERVER_SMMU } from './host/sim/profiles.ts';
+export { LAB_SMMU, PRI_SMMU, SERVER_SMMU } from './host/sim/profiles.ts';
 export type { PciBus, PciFunction } from './host/sim/pci-function.ts';
 
 export { LinuxKernel, type LinuxKernelOptions, type WatchReadable } from './host/linux/linux-kernel.ts';

@@ -55,6 +55,10 @@ const ADVICE: Readonly<Record<string, Advice>> = {
     reason: 'the page table is gone, or it translates and the device has no vDEVICE.',
   },
   'VFIO_DEVICE_ATTACH_IOMMUFD_PT EBUSY': { reason: 'the host uses PASIDs of this device.' },
+  'VFIO_DEVICE_ATTACH_IOMMUFD_PT EOPNOTSUPP': {
+    reason: 'the host cannot have the faults of this device wait.',
+    hint: 'Stalls need a kernel with CONFIG_ARM_SMMU_V3_SVA and a device with exactly one StreamID; stall=off does without.',
+  },
   'VFIO_DEVICE_ATTACH_IOMMUFD_PT EADDRINUSE': {
     reason: 'guest RAM is mapped where the host must map its interrupt doorbells.',
     hint: 'Keep guest-physical 0x0800_0000 to 0x080f_ffff free of RAM.',

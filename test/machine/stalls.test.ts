@@ -10,12 +10,20 @@ import type { SmmuProperties } from '../../src/accel/properties.ts';
 import type { HostError } from '../../src/iommufd/errors.ts';
 import type { FaultKind } from '../../src/iommufd/host-info.ts';
 import { metricsOf } from '../../src/machine/observation.ts';
-import { takeSnapshot } from '../../src/machine/snapshot.ts';
+import { Machine } from '../../src/machine/machine.ts';
+import { restoreSnapshot, takeSnapshot } from '../../src/machine/snapshot.ts';
 import { CMD_RESUME, OPCODE } from '../../src/spec/commands.ts';
 import { toPrometheus } from '../../src/trace/prometheus.ts';
 import { TraceRing } from '../../src/trace/trace-ring.ts';
 import { OUTCOME } from '../../src/smmu/transaction.ts';
-import { BenchHost, BenchMachine, BUFFERS, RAM, type BenchHostOptions } from '../support/bench-machine.ts';
+import {
+  BenchHost,
+  BenchMachine,
+  BUFFERS,
+  GUEST_IDS,
+  RAM,
+  type BenchHostOptions,
+} from '../support/bench-machine.ts';
 
 const PAGE = 0x8000_0000n;
 const WRITTEN = 0xabcd_0123;
@@ -318,6 +326,46 @@ describe('the FAULT_QUEUE', () => {
     machine.expectSettled();
     machine.dma(PAGE + 0x1000n);
     expect(rig.stalls).toHaveLength(1);
+  });
+});
+
+describe('a snapshot of a guest with stalls', () => {
+  /** Another machine over the same guest memory. */
+  function elsewhere(from: BenchMachine, options: BenchHostOptions): { host: BenchHost; machine: Machine } {
+    const host = new BenchHost(options);
+    const machine = new Machine({
+      kernel: host.sim,
+      memory: from.machine.memory,
+      ids: GUEST_IDS,
+      properties: { stall: 'auto' },
+      faultsOf: () => 'stall',
+      scheduler: host.scheduler,
+      interrupts: { raise() {}, writeMsi: () => true },
+    });
+    machine.mapRam(RAM, from.host.ram);
+    return { host, machine };
+  }
+
+  it('goes on on a host that has them, where the device stalls and is answered', () => {
+    const rig = make();
+    running(rig);
+    rig.machine.dma(PAGE);
+    const snapshot = takeSnapshot(rig.machine.machine);
+    rig.machine.interruptsOff = true;
+    const { host, machine } = elsewhere(rig.machine, STALLING);
+    restoreSnapshot(machine, snapshot);
+    expect(host.testers[0].dmaWrite32(PAGE, 1)).toBe(OUTCOME.Stalled);
+    host.scheduler.run();
+    expect(machine.state.faults[0]).toMatchObject({ outstanding: 1, counters: { delivered: 1 } });
+  });
+
+  it('is refused on a host that has none', () => {
+    const rig = make();
+    running(rig);
+    const snapshot = takeSnapshot(rig.machine.machine);
+    const { host, machine } = elsewhere(rig.machine, { ids: LAB_SMMU });
+    expect(() => restoreSnapshot(machine, snapshot)).toThrow('IDR0.STALL_MODEL=0 must be 1');
+    expect(host.objects()).toEqual({});
   });
 });
 
