@@ -15,8 +15,6 @@ import type {
   Trace,
 } from '../smmu/ports.ts';
 import { IDR0, IDR1 } from '../spec/registers.ts';
-import { EVENT_RECORD } from '../spec/events.ts';
-import { STE_WORDS } from '../spec/ste.ts';
 import { Actual, type ActualStream } from './actual.ts';
 import type { AddressSpace } from './address-space.ts';
 import { bindDevice, refusalOf } from './binding.ts';
@@ -24,7 +22,6 @@ import { desired, type SteLimits } from './desired.ts';
 import { EventBridge } from './event-bridge.ts';
 import { FaultBridges } from './fault-bridges.ts';
 import { commandLimits, isQueueOf, readGuest, type GuestSmmu } from './guest-smmu.ts';
-import { GuestWalk } from './guest-walk.ts';
 import { Invalidator } from './invalidation.ts';
 import { PluggedDevices, type PluggedState, type PlugRequest } from './plugged.ts';
 import { Identity } from './properties.ts';
@@ -32,7 +29,8 @@ import { offeredFaults, offersStalls } from './recoverable-faults.ts';
 import type { ReconcileReport } from './report.ts';
 import { Rounds } from './rounds.ts';
 import { describeState, type AcceleratorState } from './state.ts';
-import { rename, tripped, tripwire } from './tripwire.ts';
+import { TripwireRecords } from './tripwire-records.ts';
+import { tripwire } from './tripwire.ts';
 
 export type { AcceleratorState } from './state.ts';
 export type { GuestSmmu } from './guest-smmu.ts';
@@ -79,10 +77,7 @@ export class Accelerator implements StreamBackend {
   readonly #faultsOf: (path: string) => FaultKind | undefined;
   readonly #invalidator: Invalidator;
   #smmu: GuestSmmu | undefined;
-  /** A tripwire was met although the stream's STE is now a different one. */
-  #outdated = false;
-  readonly #ste = new Uint32Array(STE_WORDS);
-  readonly #walk = new GuestWalk();
+  readonly #tripwires: TripwireRecords;
   #offeredBy: IdRegisters | undefined;
   #offeredNow: ReadonlySet<FaultKind> = new Set();
 
@@ -95,9 +90,17 @@ export class Accelerator implements StreamBackend {
         eventQueueSpace: () => this.#guest.eventQueueSpace(),
         eventsLost: () => this.#guest.eventsLost(),
       },
-      { rename: (words) => this.#rename(words), turned: (empty) => this.#turned(empty) },
+      {
+        rename: (words) => this.#tripwires.rename(words),
+        turned: (empty) => this.#tripwires.turned(empty),
+      },
     );
     this.#actual = new Actual(space, this.#bridge, name);
+    this.#tripwires = new TripwireRecords(
+      this.#actual,
+      () => this.#guest,
+      () => this.#run('a stream that had no valid STE was used'),
+    );
     this.#faults = new FaultBridges(this.#actual, () => this.#guest, trace);
     this.#faultsOf = faultsOf ?? (() => undefined);
     this.#actual.tripwireMoved = () => this.#run('RAM comes to the page of zeros');
@@ -309,31 +312,6 @@ export class Accelerator implements StreamBackend {
     const stall = offered.has('stall') && eventqEnabled && streams.size > 0;
     const request = offered.has('page-request') && priqEnabled && streams.size > 0;
     return faultQueues.has('stall') === stall && faultQueues.has('page-request') === request;
-  }
-
-  /** Gives the record of a tripwire the name that is due. */
-  #rename(words: Uint32Array): void {
-    if (!tripped(words)) return;
-    const stream = this.#actual.streamOf(EVENT_RECORD.StreamID.get(words));
-    if (stream?.due === undefined) return;
-    const onTripwire = stream.table?.target.kind === 'tripwire';
-    // Off it, the record may be of before, or the guest's own: its CD may really be bad.
-    if (!onTripwire && this.#walk.stillRecords(this.#guest, words)) return;
-    rename(words, stream.due);
-    // C_BAD_STREAMID and F_STE_FETCH need no CFGI to end: an SMMU would look again for every transaction.
-    if (!onTripwire) return;
-    if (this.#guest.lookupSte(EVENT_RECORD.StreamID.get(words), this.#ste) !== stream.due.event)
-      this.#outdated = true;
-  }
-
-  /** After a turn of the event bridge. */
-  #turned(empty: boolean): void {
-    if (empty)
-      for (const stream of this.#actual.streams.values())
-        if (stream.table?.target.kind !== 'tripwire') stream.due = undefined;
-    if (!this.#outdated) return;
-    this.#outdated = false;
-    this.#run('a stream that had no valid STE was used');
   }
 
   #steLimits(): SteLimits {

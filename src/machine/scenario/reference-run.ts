@@ -554,7 +554,7 @@ class CaseRun {
       device: device?.name ?? null,
       sid: `0x${event.sid.toString(16)}`,
       words,
-      text: `${event.name} client: ${event.client ?? '(unassigned sid)'} sid: 0x${event.sid.toString(16)} iova: 0x${event.iova.toString(16)}`,
+      text: `${event.name} client: ${event.client ?? '(unassigned sid)'} sid: 0x${event.sid.toString(16)} iova: 0x${event.iova.toString(16)}${event.stall ? ', and waits' : ''}`,
     });
   }
 
