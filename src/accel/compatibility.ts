@@ -7,7 +7,7 @@ import type { Field } from '../bits/field.ts';
 import { HostError } from '../iommufd/errors.ts';
 import type { HostInfo } from '../iommufd/host-info.ts';
 import type { IdRegisters } from '../smmu/identification.ts';
-import { IDR0, IDR1, IDR3, IDR5, OAS_BITS } from '../spec/registers.ts';
+import { AIDR, IDR0, IDR1, IDR3, IDR5, OAS_BITS } from '../spec/registers.ts';
 
 /** One ID field that the guest must see with another value. */
 export interface Lowering {
@@ -96,37 +96,113 @@ const RULES: readonly Rule[] = [
   ...rules('IDR5', IDR5, ['D128'], never, NOT_NESTED),
 ];
 
-/** A field that is 0 without another: its register and name, and what it needs of the fitted values. */
-const NEEDS: readonly (readonly [Register, string, Field, (fitted: Record<Register, number>) => boolean])[] =
-  [
-    ['IDR0', 'PRI', IDR0.PRI, ({ IDR0: word }) => IDR0.ATS.of(word) === 1],
-    ['IDR1', 'PRIQS', IDR1.PRIQS, ({ IDR0: word }) => IDR0.PRI.of(word) === 1],
-    ['IDR5', 'STALL_MAX', IDR5.STALL_MAX, ({ IDR0: word }) => IDR0.STALL_MODEL.of(word) !== 0b01],
-  ];
+type Fitted = Record<Register | 'AIDR', number>;
+
+/** A field that becomes another value where something else is not there; in this order. */
+interface Need {
+  readonly register: keyof Fitted;
+  readonly name: string;
+  readonly field: Field;
+  readonly holds: (fitted: Fitted) => boolean;
+  readonly otherwise: (value: number) => number;
+  readonly why: string;
+}
+
+const ONLY_WITH_ATS = 'it belongs to ATS';
+const NO_SUCH_TABLES = 'what is left has no tables of 52 bits';
+/** 48 bits. */
+const OAS_48 = 5;
+const SMMU_V3_0 = 0;
+/** IDR0.STALL_MODEL. */
+const TERMINATE_ONLY = 0b01;
+
+/** 6.3.8: SMMUv3.0 has no 52-bit addresses at all. */
+const hasTablesOf52 = ({ IDR5: word, AIDR: revision }: Fitted): boolean =>
+  revision > SMMU_V3_0 && (IDR5.GRAN64K.of(word) === 1 || IDR5.DS.of(word) === 1);
+
+const NEEDS: readonly Need[] = [
+  need('IDR0', IDR0, 'ATSRECERR', ({ IDR0: word }) => IDR0.ATS.of(word) === 1, ONLY_WITH_ATS),
+  need('IDR0', IDR0, 'PRI', ({ IDR0: word }) => IDR0.ATS.of(word) === 1, ONLY_WITH_ATS),
+  need('IDR1', IDR1, 'PRIQS', ({ IDR0: word }) => IDR0.PRI.of(word) === 1, 'there is no PRI queue'),
+  // 6.3.8: what a revision promises.
+  need(
+    'AIDR',
+    AIDR,
+    'ArchMinorRev',
+    ({ IDR3: word }) => IDR3.HAD.of(word) === 1,
+    'SMMUv3.1 has HAD',
+    () => SMMU_V3_0,
+  ),
+  need(
+    'IDR0',
+    IDR0,
+    'STALL_MODEL',
+    ({ IDR5: word }) => IDR5.STALL_MAX.of(word) > 0,
+    'no transaction can stall',
+    () => TERMINATE_ONLY,
+  ),
+  need(
+    'IDR5',
+    IDR5,
+    'STALL_MAX',
+    ({ IDR0: word }) => IDR0.STALL_MODEL.of(word) !== TERMINATE_ONLY,
+    'nothing stalls',
+  ),
+  need(
+    'IDR5',
+    IDR5,
+    'DS',
+    ({ IDR5: word, AIDR: revision }) =>
+      revision > SMMU_V3_0 && IDR5.VAX.of(word) === 1 && IDR5.GRAN4K.of(word) + IDR5.GRAN16K.of(word) > 0,
+    'it belongs to 52-bit addresses of the smaller granules',
+  ),
+  need('IDR5', IDR5, 'VAX', hasTablesOf52, NO_SUCH_TABLES),
+  need('IDR5', IDR5, 'OAS', hasTablesOf52, NO_SUCH_TABLES, (OAS) => Math.min(OAS, OAS_48)),
+];
+
+function need(
+  register: keyof Fitted,
+  layout: Readonly<Record<string, Field>>,
+  name: string,
+  holds: Need['holds'],
+  why: string,
+  otherwise: Need['otherwise'] = () => 0,
+): Need {
+  return { register, name, field: layout[name], holds, otherwise, why };
+}
 
 const INDEX: Readonly<Record<Register, number>> = { IDR0: 0, IDR1: 1, IDR3: 3, IDR5: 5 };
 
 /** @returns what a guest with these ID registers may see on this host. Lowering twice changes nothing more. */
 export function fitToHost(ids: IdRegisters, host: HostInfo): Fit {
-  const fitted: Record<Register, number> = { IDR0: ids.IDR0, IDR1: ids.IDR1, IDR3: ids.IDR3, IDR5: ids.IDR5 };
+  const fitted: Fitted = {
+    IDR0: ids.IDR0,
+    IDR1: ids.IDR1,
+    IDR3: ids.IDR3,
+    IDR5: ids.IDR5,
+    AIDR: ids.AIDR,
+  };
   const lowered: Lowering[] = [];
-  for (const { register, name, field, allow, why } of RULES) {
+  const lower = (
+    { register, name, field, why }: Pick<Need, 'register' | 'name' | 'field' | 'why'>,
+    to: number,
+  ): void => {
     const from = field.of(fitted[register]);
-    const to = allow(from, field.of(host.idr[INDEX[register]]));
-    if (to === from) continue;
+    if (to === from) return;
     fitted[register] = ((fitted[register] & ~field.inPlace) | field.put(to)) >>> 0;
     lowered.push({ field: `${register}.${name}`, from, to, why });
-  }
-  for (const [register, name, field, holds] of NEEDS) {
-    const from = field.of(fitted[register]);
-    if (from === 0 || holds(fitted)) continue;
-    fitted[register] = (fitted[register] & ~field.inPlace) >>> 0;
-    lowered.push({ field: `${register}.${name}`, from, to: 0, why: 'what it belongs to is not there' });
-  }
+  };
+  for (const rule of RULES)
+    lower(
+      rule,
+      rule.allow(rule.field.of(fitted[rule.register]), rule.field.of(host.idr[INDEX[rule.register]])),
+    );
+  for (const other of NEEDS)
+    if (!other.holds(fitted)) lower(other, other.otherwise(other.field.of(fitted[other.register])));
   return { ids: { ...ids, ...fitted }, lowered, problems: problemsOf(fitted, host) };
 }
 
-function problemsOf(fitted: Record<Register, number>, host: HostInfo): string[] {
+function problemsOf(fitted: Fitted, host: HostInfo): string[] {
   const problems: string[] = [];
   if (IDR0.S1P.of(host.idr[0]) === 0) problems.push('The host SMMU has no stage 1 (IDR0.S1P=0).');
   if (IDR0.S2P.of(host.idr[0]) === 0) problems.push('The host SMMU has no stage 2 (IDR0.S2P=0).');

@@ -1,6 +1,10 @@
+import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { fitToHost, requireCompatible } from '../../src/accel/compatibility.ts';
 import type { HostInfo } from '../../src/iommufd/host-info.ts';
+import { identificationProblems } from '../../src/smmu/identification-rules.ts';
+import { identify, type IdFields } from '../../src/smmu/identification.ts';
+import { IDR0 } from '../../src/spec/registers.ts';
 
 /** IDR0..5 as Linux 7.3.4 reported them for QEMU's SMMU (its GET_HW_INFO line). */
 const QEMU_HOST = [0x0d44_101b, 0x0273_0010, 0, 0x1414, 0, 0x74];
@@ -42,6 +46,43 @@ describe('a guest on a host', () => {
       'IDR1.SSIDSIZE 20 -> 8',
     ]);
     expect(lowered({}, host({ 0: 0x0d44_101b & ~(1 << 12) }))).toEqual(['IDR0.ASID16 1 -> 0']);
+  });
+  it('is an SMMU that can exist, whatever the host says of itself', () => {
+    const word = fc.integer({ min: 0, max: 0xffff_ffff });
+    const guests: readonly IdFields[] = [
+      {},
+      { ATS: 1, ATSRECERR: 1 },
+      { ATS: 1, PRI: 1, PRIQS: 8, SSIDSIZE: 8, CD2L: 1 },
+      { STALL_MODEL: 0, STALL_MAX: 16 },
+      { OAS: 6, VAX: 1, DS: 1, GRAN16K: 1 },
+      { OAS: 6, VAX: 1, GRAN16K: 0, GRAN64K: 1 },
+    ];
+    fc.assert(
+      fc.property(fc.constantFrom(...guests), word, word, word, word, (fields, idr0, idr1, idr3, idr5) => {
+        // 6.3.1: no host has this one.
+        fc.pre(IDR0.TTENDIAN.of(idr0) !== 1);
+        const guest = identify(GUEST, fields);
+        // One that Linux can nest with.
+        const { ids, problems } = fitToHost(guest, host({ 0: idr0 | 0b1011, 1: idr1, 3: idr3, 5: idr5 }));
+        expect(problems.length === 0 ? identificationProblems(ids) : []).toEqual([]);
+        expect(fitToHost(ids, host({ 0: idr0 | 0b1011, 1: idr1, 3: idr3, 5: idr5 })).lowered).toEqual([]);
+      }),
+      { numRuns: 2000 },
+    );
+  });
+  it('loses what is nothing without another', () => {
+    const wide = identify(GUEST, { OAS: 6, VAX: 1, GRAN64K: 1 });
+    // 52 bits without a granule whose descriptors hold them.
+    expect(
+      fitToHost(wide, host({ 5: (1 << 10) | 0x10 | 6 })).lowered.map(({ field, to }) => `${field} ${to}`),
+    ).toEqual(['IDR5.GRAN16K 0', 'IDR5.GRAN64K 0', 'IDR5.VAX 0', 'IDR5.OAS 5']);
+    // 6.3.8: SMMUv3.1 with stage 1 has HAD.
+    const older = fitToHost(GUEST, host({ 3: 0x1400 }));
+    expect(older.ids.AIDR).toBe(0);
+    expect(older.lowered.map(({ field, to }) => `${field} ${to}`)).toEqual([
+      'IDR3.HAD 0',
+      'AIDR.ArchMinorRev 0',
+    ]);
   });
   it('gap 30: needs nothing of the host for what is emulated: stream table levels, StreamIDs, queues', () => {
     const oneLevel = QEMU_HOST[0] & ~(0b11 << 27);
