@@ -19,6 +19,7 @@ import {
 } from '../spec/commands.ts';
 import { IDR0, IDR1, IDR3, IDR5 } from '../spec/registers.ts';
 import type { IdRegisters } from './identification.ts';
+import { PerIdentification } from './per-identification.ts';
 
 /** What the command queue does with a command. */
 export const ACTION = {
@@ -169,6 +170,9 @@ export class CommandLegality {
     return (words[at] & RANGE_WORD_0) !== 0 || (words[at + 2] & TTL_IN_PLACE) !== 0;
   }
 }
+
+/** The one for these ID registers; it never changes. */
+export const commandLegality = new PerIdentification((ids) => new CommandLegality(ids));
 
 /** Opcodes that exist, by the features that they need; all others are ILLEGAL. */
 function actions(ids: IdRegisters): Map<number, Action> {

@@ -12,7 +12,7 @@ import {
   SYNC_CS,
 } from '../spec/commands.ts';
 import { CMDQ_CONS, CR0, GERROR, IDR1, OFFSET } from '../spec/registers.ts';
-import { ACTION, CommandLegality, type Action } from './command-legality.ts';
+import { ACTION, commandLegality, type Action, type CommandLegality } from './command-legality.ts';
 import { maxStreamId, outputAddressBits, type IdRegisters } from './identification.ts';
 import type { Interrupts } from './interrupts.ts';
 import {
@@ -110,7 +110,7 @@ export class CommandQueue {
     this.#responses = responses;
     this.#stalls = stalls;
     this.#trace = trace;
-    this.#legality = new CommandLegality(ids);
+    this.#legality = commandLegality.of(ids);
     this.#maxSid = maxStreamId(ids);
     this.#queue = new Queue(4, IDR1.CMDQS.of(ids.IDR1), outputAddressBits(ids));
     this.rebase();

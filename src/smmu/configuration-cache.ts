@@ -1,23 +1,17 @@
 import { StreamContext } from './stream-context.ts';
 
-const LOG2_SETS = 11;
+/** log2 of the contexts that it holds unless told otherwise. */
+export const LOG2_CONTEXTS = 12;
 const WAYS = 2;
-const TIMES_LOG2 = 12;
-const TIMES_MASK = (1 << TIMES_LOG2) - 1;
 /** Range invalidations of more StreamIDs than this drop everything. */
 const SIDS_MAX = 256;
 const TIME_MAX = 0x7fff_0000;
 
 /** To be copied: that is fast, and leaves no holes. */
 const NO_CONTEXTS: readonly (StreamContext | undefined)[] = Array.from(
-  { length: WAYS << LOG2_SETS },
+  { length: 1 << LOG2_CONTEXTS },
   () => undefined,
 );
-
-const slotOf = (sid: number, index: number): number => {
-  const h = Math.imul(sid, 0x9e37_79b1) ^ Math.imul(index, 0x85eb_ca6b);
-  return (h ^ (h >>> 15)) & TIMES_MASK;
-};
 
 /**
  * Caches decoded STEs and CDs by {StreamID, SubstreamID}. Only what was read and found legal gets in. Like the TLB it
@@ -25,15 +19,24 @@ const slotOf = (sid: number, index: number): number => {
  * made when first needed and reused for ever.
  */
 export class ConfigurationCache {
-  readonly #contexts = NO_CONTEXTS.slice();
+  readonly #contexts: (StreamContext | undefined)[];
+  readonly #log2Sets: number;
   #now = 1;
   /** Grows with every invalidation: a context that was found valid before must be looked at again. */
   changes = 1;
   #allTime = 0;
   /** By StreamID: the STE, and with it all its CDs. */
-  readonly #steTimes = new Int32Array(1 << TIMES_LOG2);
+  readonly #steTimes: Int32Array;
   /** By StreamID and index of the CD. */
-  readonly #cdTimes = new Int32Array(1 << TIMES_LOG2);
+  readonly #cdTimes: Int32Array;
+
+  /** @param log2Contexts 1..{@link LOG2_CONTEXTS} */
+  constructor(log2Contexts = LOG2_CONTEXTS) {
+    this.#contexts = NO_CONTEXTS.slice(0, 1 << log2Contexts);
+    this.#log2Sets = log2Contexts - Math.log2(WAYS);
+    this.#steTimes = new Int32Array(1 << log2Contexts);
+    this.#cdTimes = new Int32Array(1 << log2Contexts);
+  }
 
   /** Drops everything. */
   reset(): void {
@@ -57,18 +60,25 @@ export class ConfigurationCache {
     const stamp = context.stamp;
     if (
       stamp < this.#allTime ||
-      stamp < this.#steTimes[slotOf(context.sid, 0)] ||
-      stamp < this.#cdTimes[slotOf(context.sid, context.cdIndex + 1)]
+      stamp < this.#steTimes[this.#slotOf(context.sid, 0)] ||
+      stamp < this.#cdTimes[this.#slotOf(context.sid, context.cdIndex + 1)]
     )
       return false;
     context.checkedAt = this.changes;
     return true;
   }
 
+  /** Slot in the tables of times. */
+  #slotOf(sid: number, index: number): number {
+    const h = Math.imul(sid, 0x9e37_79b1) ^ Math.imul(index, 0x85eb_ca6b);
+    return (h ^ (h >>> 15)) & (this.#steTimes.length - 1);
+  }
+
   /** First slot of the set. */
   #set(sid: number, substream: number): number {
     // PCIe StreamIDs lie close together, and so do SubstreamIDs.
-    return ((sid ^ (sid >>> LOG2_SETS) ^ Math.imul(substream, 0x61)) & ((1 << LOG2_SETS) - 1)) * WAYS;
+    const log2 = this.#log2Sets;
+    return ((sid ^ (sid >>> log2) ^ Math.imul(substream, 0x61)) & ((1 << log2) - 1)) * WAYS;
   }
 
   /** The valid context of this stream, or undefined. */
@@ -106,12 +116,12 @@ export class ConfigurationCache {
 
   /** CFGI_STE, CFGI_CD_ALL: the STE of a StreamID and all CDs reached through it. */
   invalidateSte(sid: number): void {
-    this.#steTimes[slotOf(sid, 0)] = this.#tick();
+    this.#steTimes[this.#slotOf(sid, 0)] = this.#tick();
   }
 
   /** CFGI_CD. */
   invalidateCd(sid: number, ssid: number): void {
-    this.#cdTimes[slotOf(sid, ssid + 1)] = this.#tick();
+    this.#cdTimes[this.#slotOf(sid, ssid + 1)] = this.#tick();
   }
 
   /** CFGI_STE_RANGE: 2^log2Count StreamIDs around this one; 32 is CFGI_ALL. */

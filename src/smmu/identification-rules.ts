@@ -2,6 +2,7 @@
 
 import { AIDR, IDR0, IDR1, IDR3, IDR5 } from '../spec/registers.ts';
 import type { IdRegisters } from './identification.ts';
+import { PerIdentification } from './per-identification.ts';
 
 /** Fields that the model does not offer: each would promise registers or behaviour that are not there. */
 const NOT_MODELLED = {
@@ -12,7 +13,11 @@ const NOT_MODELLED = {
 } as const;
 
 /** One sentence for each thing that is wrong; empty if the set is good. */
-export function identificationProblems(ids: IdRegisters): string[] {
+export const identificationProblems = (ids: IdRegisters): readonly string[] => PROBLEMS.of(ids);
+
+const PROBLEMS = new PerIdentification(problemsOf);
+
+function problemsOf(ids: IdRegisters): string[] {
   const problems: string[] = [];
   const must = (holds: boolean, otherwise: string): void => {
     if (!holds) problems.push(otherwise);

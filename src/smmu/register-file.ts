@@ -15,6 +15,7 @@ import {
   type WriteRule,
 } from '../spec/registers.ts';
 import { hasFeature, type IdRegisters } from './identification.ts';
+import { PerIdentification } from './per-identification.ts';
 
 /** Words kept of each page: no register that the model has lies above 0xfff. */
 const PAGE_WORDS = 0x400;
@@ -73,46 +74,91 @@ export interface RegisterValue {
   readonly lo: number;
 }
 
-export class RegisterFile {
-  /** Page 0 and page 1, word by word. */
-  readonly page0: Uint32Array;
-  readonly page1: Uint32Array;
-  readonly #words = new Uint32Array(2 * PAGE_WORDS);
-  readonly #reset = new Uint32Array(2 * PAGE_WORDS);
+/**
+ * Index of the word at an offset of the interface, -1 if nothing can be there. Page 0 shows the four registers of
+ * page 1 too, which 6.2 allows.
+ */
+function indexOf(offset: number): number {
+  if (offset >= PAGE_1) {
+    const word = (offset - PAGE_1) >>> 2;
+    return word < PAGE_WORDS ? PAGE_WORDS + word : -1;
+  }
+  const word = offset >>> 2;
+  switch (offset) {
+    case EVENTQ_PROD:
+    case EVENTQ_CONS:
+    case PRIQ_PROD:
+    case PRIQ_CONS:
+      return PAGE_WORDS + word;
+    default:
+      return word < PAGE_WORDS ? word : -1;
+  }
+}
+
+/** What software may change, word by word: it depends on the ID registers alone. */
+class RegisterRules {
+  readonly reset = new Uint32Array(2 * PAGE_WORDS);
   /** Bits that a write may change while the guard is open; a second set with a guard of its own for CR1. */
-  readonly #mask = new Uint32Array(2 * PAGE_WORDS);
-  readonly #guardWord = new Uint8Array(2 * PAGE_WORDS);
-  readonly #guardBits = new Uint32Array(2 * PAGE_WORDS);
-  readonly #mask2 = new Uint32Array(2 * PAGE_WORDS);
-  readonly #guardBits2 = new Uint32Array(2 * PAGE_WORDS);
+  readonly mask = new Uint32Array(2 * PAGE_WORDS);
+  readonly guardWord = new Uint8Array(2 * PAGE_WORDS);
+  readonly guardBits = new Uint32Array(2 * PAGE_WORDS);
+  readonly mask2 = new Uint32Array(2 * PAGE_WORDS);
+  readonly guardBits2 = new Uint32Array(2 * PAGE_WORDS);
   /** Words that take a write only with bit UPDATE set. */
-  readonly #needsUpdate = new Uint8Array(2 * PAGE_WORDS);
+  readonly needsUpdate = new Uint8Array(2 * PAGE_WORDS);
 
   constructor(ids: IdRegisters) {
-    this.page0 = this.#words.subarray(0, PAGE_WORDS);
-    this.page1 = this.#words.subarray(PAGE_WORDS);
     for (const spec of REGISTERS) {
-      const at = this.indexOf(spec.offset);
+      const at = indexOf(spec.offset);
       this.#prepare(spec, at, 0, ids);
       if (spec.width === 64) this.#prepare(spec, at + 1, 1, ids);
     }
-    this.#reset.set([ids.IDR0, ids.IDR1, ids.IDR2, ids.IDR3, ids.IDR4, ids.IDR5, ids.IIDR, ids.AIDR]);
-    this.#reset.set(ID_BLOCK, wordOf(OFFSET.PIDR4));
-    this.#reset[wordOf(OFFSET.GBPA)] = GBPA_RESET;
-    this.reset();
+    this.reset.set([ids.IDR0, ids.IDR1, ids.IDR2, ids.IDR3, ids.IDR4, ids.IDR5, ids.IIDR, ids.AIDR]);
+    this.reset.set(ID_BLOCK, wordOf(OFFSET.PIDR4));
+    this.reset[wordOf(OFFSET.GBPA)] = GBPA_RESET;
   }
 
   #prepare(spec: RegisterSpec, at: number, half: 0 | 1, ids: IdRegisters): void {
     // The preset features are not modelled, so `preset` never applies; an absent rule leaves the word read-only.
     const guard = GUARDS[spec.write];
     if (guard === undefined && spec.write !== 'RW' && spec.write !== 'UPDATE') return;
-    this.#mask[at] = implementedBits(spec, half, ids, spec.write);
-    this.#guardWord[at] = guard?.[0] ?? 0;
-    this.#guardBits[at] = guard?.[1] ?? 0;
-    if (spec.write === 'UPDATE') this.#needsUpdate[at] = 1;
+    this.mask[at] = implementedBits(spec, half, ids, spec.write);
+    this.guardWord[at] = guard?.[0] ?? 0;
+    this.guardBits[at] = guard?.[1] ?? 0;
+    if (spec.write === 'UPDATE') this.needsUpdate[at] = 1;
     if (spec.fieldWrite === undefined) return;
-    this.#mask2[at] = implementedBits(spec, half, ids, 'QUEUES');
-    this.#guardBits2[at] = QUEUE_ENABLES;
+    this.mask2[at] = implementedBits(spec, half, ids, 'QUEUES');
+    this.guardBits2[at] = QUEUE_ENABLES;
+  }
+}
+
+const RULES = new PerIdentification((ids) => new RegisterRules(ids));
+
+export class RegisterFile {
+  /** Page 0 and page 1, word by word. */
+  readonly page0: Uint32Array;
+  readonly page1: Uint32Array;
+  readonly #words = new Uint32Array(2 * PAGE_WORDS);
+  readonly #reset: Uint32Array;
+  readonly #mask: Uint32Array;
+  readonly #guardWord: Uint8Array;
+  readonly #guardBits: Uint32Array;
+  readonly #mask2: Uint32Array;
+  readonly #guardBits2: Uint32Array;
+  readonly #needsUpdate: Uint8Array;
+
+  constructor(ids: IdRegisters) {
+    this.page0 = this.#words.subarray(0, PAGE_WORDS);
+    this.page1 = this.#words.subarray(PAGE_WORDS);
+    const rules = RULES.of(ids);
+    this.#reset = rules.reset;
+    this.#mask = rules.mask;
+    this.#guardWord = rules.guardWord;
+    this.#guardBits = rules.guardBits;
+    this.#mask2 = rules.mask2;
+    this.#guardBits2 = rules.guardBits2;
+    this.#needsUpdate = rules.needsUpdate;
+    this.reset();
   }
 
   /** Puts every register in the state after reset; what the architecture leaves UNKNOWN is 0. */
@@ -122,35 +168,14 @@ export class RegisterFile {
 
   /** Sets the register at an offset, whatever software may do. */
   restore(offset: number, hi: number, lo: number, width: 32 | 64): void {
-    const at = this.indexOf(offset);
+    const at = indexOf(offset);
     this.#words[at] = lo;
     if (width === 64) this.#words[at + 1] = hi;
   }
 
-  /**
-   * Index of the word at an offset of the interface, -1 if nothing can be there. Page 0 shows the four registers of
-   * page 1 too, which 6.2 allows.
-   */
-  indexOf(offset: number): number {
-    if (offset >= PAGE_1) {
-      const word = (offset - PAGE_1) >>> 2;
-      return word < PAGE_WORDS ? PAGE_WORDS + word : -1;
-    }
-    const word = offset >>> 2;
-    switch (offset) {
-      case EVENTQ_PROD:
-      case EVENTQ_CONS:
-      case PRIQ_PROD:
-      case PRIQ_CONS:
-        return PAGE_WORDS + word;
-      default:
-        return word < PAGE_WORDS ? word : -1;
-    }
-  }
-
   /** The 32-bit word at an aligned offset of the interface; 0 where nothing is. */
   load(offset: number): number {
-    const at = this.indexOf(offset);
+    const at = indexOf(offset);
     return at < 0 ? 0 : this.#words[at];
   }
 
@@ -159,7 +184,7 @@ export class RegisterFile {
    * @returns false if the write was ignored as a whole: no such register, read-only, guarded, or no UPDATE.
    */
   store(offset: number, value: number): boolean {
-    const at = this.indexOf(offset);
+    const at = indexOf(offset);
     if (at < 0) return false;
     const words = this.#words;
     let mask = 0;

@@ -25,7 +25,7 @@ export const ATS_UNSUPPORTED = -2;
 
 /** Finds what the STE and CD say about a transaction: in the configuration cache, or in memory. */
 export class StreamContexts {
-  readonly cache = new ConfigurationCache();
+  readonly cache: ConfigurationCache;
   /** The context of the last transaction: streams come in runs. After a failure, what was read so far is in `partial`. */
   current = new StreamContext();
   /** No stream's: makes the next transaction look its own up. */
@@ -52,7 +52,9 @@ export class StreamContexts {
     stage2: Stage2Walk,
     fault: Fault,
     trace: Trace | undefined,
+    log2Contexts: number,
   ) {
+    this.cache = new ConfigurationCache(log2Contexts);
     this.#features = features;
     this.#registers = registers;
     this.#fault = fault;

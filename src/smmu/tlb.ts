@@ -52,9 +52,8 @@ const COMBINED_4K = tlbFlags(COMBINED, 12, false);
 /** Value of `#pageSizes`: no larger pages. */
 const ONLY_4K = 1;
 
+/** log2 of the slots of each table of times, at most; four for each entry that they are about are enough. */
 const TIMES_LOG2 = 12;
-const TIMES_MASK = (1 << TIMES_LOG2) - 1;
-const BLOCKS_LOG2 = 12;
 /** More probes than this and an invalidation by address takes the whole ASID. */
 const PROBES_MAX = 256;
 /** The times are compared as signed numbers; long before they would wrap, everything is dropped. */
@@ -78,10 +77,12 @@ export class Tlb {
   changes = 1;
   #allTime = 0;
   #el2Time = 0;
-  readonly #stage1Times = new Int32Array(1 << TIMES_LOG2);
-  readonly #stage2Times = new Int32Array(1 << TIMES_LOG2);
-  readonly #asidTimes = new Int32Array(1 << TIMES_LOG2);
-  readonly #blockTimes = new Int32Array(1 << BLOCKS_LOG2);
+  readonly #stage1Times: Int32Array;
+  readonly #stage2Times: Int32Array;
+  readonly #asidTimes: Int32Array;
+  readonly #blockTimes: Int32Array;
+  readonly #timesLog2: number;
+  readonly #timesMask: number;
   /** Sizes of leaves of which there may be pieces, as bits, by kind. */
   readonly #leafSizes = new Uint32Array(4).fill(0);
   readonly #leafSizesHigh = new Uint32Array(4).fill(0);
@@ -104,6 +105,13 @@ export class Tlb {
     this.#timeMax = timeMax;
     this.entries = new Int32Array(ENTRY_WORDS << log2Entries);
     this.#sets = (1 << log2Entries) / WAYS - 1;
+    this.#timesLog2 = Math.min(log2Entries + 2, TIMES_LOG2);
+    const slots = 1 << this.#timesLog2;
+    this.#timesMask = slots - 1;
+    this.#stage1Times = new Int32Array(slots);
+    this.#stage2Times = new Int32Array(slots);
+    this.#asidTimes = new Int32Array(slots);
+    this.#blockTimes = new Int32Array(slots);
   }
 
   /** Drops everything. */
@@ -134,12 +142,12 @@ export class Tlb {
   /** Entries of this regime that are older than this have been invalidated; holds while `changes` stands. */
   floor(kind: TlbKind, vmid: number, asid: number, global: boolean): number {
     if (kind === TLB_KIND.El2) {
-      const asidTime = global ? 0 : this.#asidTimes[hash(kind, asid) & TIMES_MASK];
+      const asidTime = global ? 0 : this.#asidTimes[hash(kind, asid) & this.#timesMask];
       return Math.max(this.#el2Time, asidTime);
     }
-    if (kind === TLB_KIND.Stage2) return Math.max(this.#allTime, this.#stage2Times[vmid & TIMES_MASK]);
-    const slot = hash(vmid, global ? ALL_GLOBALS : asid) & TIMES_MASK;
-    return Math.max(this.#allTime, this.#stage1Times[vmid & TIMES_MASK], this.#asidTimes[slot]);
+    if (kind === TLB_KIND.Stage2) return Math.max(this.#allTime, this.#stage2Times[vmid & this.#timesMask]);
+    const slot = hash(vmid, global ? ALL_GLOBALS : asid) & this.#timesMask;
+    return Math.max(this.#allTime, this.#stage1Times[vmid & this.#timesMask], this.#asidTimes[slot]);
   }
 
   /** First word of the set where a page would be. */
@@ -220,7 +228,7 @@ export class Tlb {
   #block(kind: number, vmid: number, vaHi: number, vaLo: number, log2Leaf: number): number {
     const hi = log2Leaf < 32 ? vaHi : vaHi >>> (log2Leaf - 32);
     const lo = log2Leaf < 32 ? vaLo >>> log2Leaf : 0;
-    const slot = hash(hash(hi, lo), (vmid << 8) ^ (log2Leaf << 2) ^ kind) >>> (32 - BLOCKS_LOG2);
+    const slot = hash(hash(hi, lo), (vmid << 8) ^ (log2Leaf << 2) ^ kind) >>> (32 - this.#timesLog2);
     return slot === 0 ? 1 : slot;
   }
 
@@ -240,32 +248,32 @@ export class Tlb {
 
   /** TLBI_EL2_ASID. */
   invalidateEl2Asid(asid: number): void {
-    this.#asidTimes[hash(TLB_KIND.El2, asid) & TIMES_MASK] = this.#tick();
+    this.#asidTimes[hash(TLB_KIND.El2, asid) & this.#timesMask] = this.#tick();
   }
 
   /** TLBI_NH_ALL: stage 1 of a VMID, with or without stage 2. */
   invalidateStage1(vmid: number): void {
-    this.#stage1Times[vmid & TIMES_MASK] = this.#tick();
+    this.#stage1Times[vmid & this.#timesMask] = this.#tick();
   }
 
   /** TLBI_S12_VMALL. */
   invalidateVmid(vmid: number): void {
     const now = this.#tick();
-    this.#stage1Times[vmid & TIMES_MASK] = now;
-    this.#stage2Times[vmid & TIMES_MASK] = now;
+    this.#stage1Times[vmid & this.#timesMask] = now;
+    this.#stage2Times[vmid & this.#timesMask] = now;
   }
 
   /** TLBI_NH_ASID: not the global entries. */
   invalidateAsid(vmid: number, asid: number): void {
-    this.#asidTimes[hash(vmid, asid) & TIMES_MASK] = this.#tick();
+    this.#asidTimes[hash(vmid, asid) & this.#timesMask] = this.#tick();
   }
 
   #invalidateGlobals(vmid: number): void {
-    this.#asidTimes[hash(vmid, ALL_GLOBALS) & TIMES_MASK] = this.#tick();
+    this.#asidTimes[hash(vmid, ALL_GLOBALS) & this.#timesMask] = this.#tick();
   }
 
   #invalidateStage2(vmid: number): void {
-    this.#stage2Times[vmid & TIMES_MASK] = this.#tick();
+    this.#stage2Times[vmid & this.#timesMask] = this.#tick();
   }
 
   /**

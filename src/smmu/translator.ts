@@ -9,6 +9,7 @@ import { EVENT_CLASS, EVENT_TYPE } from '../spec/events.ts';
 import { CR0, CR2, GBPA, OFFSET } from '../spec/registers.ts';
 import { STE_INSTCFG, STE_PRIVCFG } from '../spec/ste.ts';
 import { Ats } from './ats.ts';
+import { LOG2_CONTEXTS } from './configuration-cache.ts';
 import { EventRecord } from './event-record.ts';
 import { Fault } from './fault.ts';
 import { Features, STALL_MODEL } from './features.ts';
@@ -48,6 +49,8 @@ const LOG2_SIZE = TLB_LOG2_SIZE;
 
 /** log2 of the TLB's entries unless told otherwise: 512 KiB, and a working set of 16,384 pages. */
 const LOG2_TLB_ENTRIES = 14;
+/** A translator with a small TLB gets a configuration cache with four contexts for each of its entries. */
+const LOG2_CONTEXTS_PER_ENTRY = 2;
 
 export class Translator {
   /** Who learns what became of stalled transactions; without it nothing stalls. */
@@ -94,7 +97,16 @@ export class Translator {
     this.#record = record;
     this.#stage2 = new Stage2Walk(memory, features, this.#tlb, fault);
     this.#stage1 = new Stage1Walk(memory, this.#stage2, fault);
-    this.#contexts = new StreamContexts(features, registers, memory, this.#stage2, fault, trace);
+    const log2Contexts = Math.min(log2TlbEntries + LOG2_CONTEXTS_PER_ENTRY, LOG2_CONTEXTS);
+    this.#contexts = new StreamContexts(
+      features,
+      registers,
+      memory,
+      this.#stage2,
+      fault,
+      trace,
+      log2Contexts,
+    );
     this.#ats = new Ats({
       features,
       registers,

@@ -8,7 +8,8 @@ import { Memory } from '../../memory/memory.ts';
 
 export const HOST_PAGE_SIZE = 4096;
 
-/** Kernel allocations come in pieces of RAM of at least this many bytes. */
+/** Kernel allocations come in pieces of RAM of this many bytes: a small one first, for hosts that need no more. */
+const FIRST_CHUNK = 0x1_0000;
 const CHUNK = 0x4_0000;
 const KERNEL_START = 0x4000_0000;
 const USER_START = 0x8_0000_0000;
@@ -44,7 +45,7 @@ export class HostMemory {
       this.#chunkFree = aligned + size;
       return aligned;
     }
-    const chunk = Math.max(CHUNK, size);
+    const chunk = Math.max(this.#kernelEnd === KERNEL_START ? FIRST_CHUNK : CHUNK, size);
     const address = alignUp(this.#kernelEnd, chunk);
     this.memory.addRam(hiOfNumber(address), loOfNumber(address), new Uint8Array(chunk));
     this.#kernelEnd = address + chunk;
