@@ -79,7 +79,7 @@ export class Struct<M extends Members> {
       const value = values[name];
       if (value !== undefined) this.set(bytes, name, value);
     }
-    if (this.#first === 'size' || this.#first === 'argsz') view(bytes).setUint32(0, length, true);
+    if (this.#first === 'size' || this.#first === 'argsz') store32(bytes, 0, length);
     return length < bytes.length ? bytes.slice(0, length) : bytes;
   }
 
@@ -129,8 +129,16 @@ export class Ioctl<M extends Members, N extends string = string> extends Struct<
   }
 }
 
-function view(bytes: Uint8Array): DataView {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+/** Byte by byte: a DataView for each member would cost more than all the rest of a call. */
+function load32(bytes: Uint8Array, at: number): number {
+  return bytes[at] | (bytes[at + 1] << 8) | (bytes[at + 2] << 16) | (bytes[at + 3] << 24);
+}
+
+function store32(bytes: Uint8Array, at: number, value: number): void {
+  bytes[at] = value;
+  bytes[at + 1] = value >>> 8;
+  bytes[at + 2] = value >>> 16;
+  bytes[at + 3] = value >>> 24;
 }
 
 function load(
@@ -140,33 +148,35 @@ function load(
 ): number | bigint {
   const { width } = member;
   if (at + width > bytes.length) return width === 8 ? 0n : 0;
-  const data = view(bytes);
   switch (width) {
     case 1:
-      return data.getUint8(at);
+      return bytes[at];
     case 2:
-      return data.getUint16(at, true);
+      return bytes[at] | (bytes[at + 1] << 8);
     case 4:
-      return member.signed ? data.getInt32(at, true) : data.getUint32(at, true);
+      return member.signed ? load32(bytes, at) : load32(bytes, at) >>> 0;
     default:
-      return data.getBigUint64(at, true);
+      return (BigInt(load32(bytes, at + 4) >>> 0) << 32n) | BigInt(load32(bytes, at) >>> 0);
   }
 }
 
 function store(bytes: Uint8Array, at: number, width: number, value: number | bigint): void {
   if (at + width > bytes.length) return;
-  const data = view(bytes);
   switch (width) {
     case 1:
-      data.setUint8(at, Number(value));
+      bytes[at] = Number(value);
       return;
     case 2:
-      data.setUint16(at, Number(value), true);
+      bytes[at] = Number(value);
+      bytes[at + 1] = Number(value) >>> 8;
       return;
     case 4:
-      data.setUint32(at, Number(value), true);
+      store32(bytes, at, Number(value));
       return;
-    default:
-      data.setBigUint64(at, BigInt(value), true);
+    default: {
+      const whole = BigInt.asUintN(64, BigInt(value));
+      store32(bytes, at, Number(whole & 0xffff_ffffn));
+      store32(bytes, at + 4, Number(whole >> 32n));
+    }
   }
 }
