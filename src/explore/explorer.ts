@@ -1,15 +1,14 @@
 /**
  * Every interleaving, breadth first: each state that is new is checked, and so the first violation that is found is a
- * shortest one. A state is kept as the way to it, and made again by playing that way.
+ * shortest one. A state is kept as the way to it, and made again by playing that way, or by going on from another.
  */
 
 import type { Configuration } from './configurations.ts';
 import { check, finish } from './checks.ts';
 import { fingerprint, stateText, type Fingerprint } from './fingerprint.ts';
-import { FingerprintSet } from './fingerprint-set.ts';
+import { FingerprintMap } from './fingerprint-map.ts';
 import type { Problem } from './problem.ts';
 import { type Move, possibleFailures, Walk } from './schedule.ts';
-import type { Failure } from './watched-kernel.ts';
 import type { Action } from './world.ts';
 
 export interface ExploreOptions {
@@ -65,17 +64,41 @@ export interface Exploration {
 /** Transitions between two looks at the clock. */
 const LOOK = 64;
 const ROOT = -1;
+/** Moves after which a walk ends, so that what a world keeps of its past stays small. */
+const LONGEST_WALK = 200;
+
+/** A move that is still to be tried in some state. */
+interface Untried {
+  readonly move: Move;
+  /** Calls of the move up to the last that fails in it. */
+  readonly after: number;
+}
+
+/** A known way from one state to another. */
+interface Edge {
+  readonly move: number;
+  readonly to: number;
+}
 
 class Explorer {
   readonly #configuration: Configuration;
   readonly #options: ExploreOptions;
-  readonly #known = new FingerprintSet();
+  /** Numbers of the states by fingerprint. */
+  readonly #known = new FingerprintMap();
   /** By number of the state: the state before, the move from there, and the fingerprint. */
   readonly #parents: number[] = [];
   readonly #moves: number[] = [];
   readonly #prints: Fingerprint[] = [];
   readonly #moveNumbers = new Map<string, number>();
   readonly #moveList: Move[] = [];
+  /** States whose followers are being tried: this one and those up to {@link #last}. */
+  #first = 0;
+  #last = 0;
+  /** By number of the state: what is left to try, once a walk has been there. */
+  readonly #untried = new Map<number, Untried[]>();
+  /** Where the moves of states led that are being tried, or were one level before. */
+  #edges = new Map<number, Edge[]>();
+  #edgesBefore = new Map<number, Edge[]>();
   #transitions = 0;
   #depth = 0;
   #waiting = 0;
@@ -90,23 +113,26 @@ class Explorer {
   run(): Exploration {
     const walk = new Walk(this.#configuration);
     const print = this.#print(walk);
+    this.#known.enter(print, 0);
     this.#remember(ROOT, 0, print);
     const problem = check(walk.world) ?? finish(walk.world);
-    if (problem !== undefined) this.#report([], walk, problem, true);
+    if (problem !== undefined) this.#report(walk, problem, true);
     const levels = [1];
-    let first = 0;
-    while (this.#depth < this.#options.depth && first < this.#parents.length && !this.#over) {
-      const last = this.#parents.length;
+    while (this.#depth < this.#options.depth && this.#first < this.#parents.length && !this.#over) {
+      this.#last = this.#parents.length;
       this.#depth += 1;
-      for (let state = first; state < last && !this.#over; state++) {
-        this.#waiting = last - state;
+      for (let state = this.#first; state < this.#last && !this.#over; state++) {
+        this.#waiting = this.#last - state;
         if (this.#isMine(state)) this.#expand(state);
       }
       if (this.#over) this.#depth -= 1;
-      levels.push(this.#parents.length - last);
-      first = last;
+      levels.push(this.#parents.length - this.#last);
+      this.#first = this.#last;
+      this.#untried.clear();
+      this.#edgesBefore = this.#edges;
+      this.#edges = new Map();
     }
-    const exhausted = first >= this.#parents.length;
+    const exhausted = this.#first >= this.#parents.length;
     return {
       depth: this.#depth,
       end:
@@ -135,65 +161,67 @@ class Explorer {
     return this.#prints[state].hi % shard.of === shard.number - 1;
   }
 
+  /**
+   * Tries all that can happen in a state. A world that comes to a state that is known goes on from there, if something
+   * is left to try there or one known move away: that is cheaper than making it anew.
+   */
   #expand(state: number): void {
-    let walk: Walk | undefined = this.#replay(state);
-    if (walk === undefined) return;
-    const print = this.#prints[state];
-    for (const event of walk.enabled()) {
-      walk ??= this.#replay(state);
-      if (walk === undefined) return;
-      const mayFail = walk.failuresLeft > 0;
-      const { ioctls } = walk.world.kernel;
-      const made = this.#tryMove(state, walk, { event, failures: [] });
-      if (this.#over || made === undefined) return;
-      const calls = walk.world.kernel.ioctls === ioctls ? [] : walk.world.kernel.ioctls;
-      const variants = mayFail ? possibleFailures(calls, 0) : [];
-      // What changed nothing can be used again.
-      if (made.hi !== print.hi || made.lo !== print.lo) walk = undefined;
-      // One failure before two: the list grows while it is gone through.
-      const moves = variants.map(({ at, failure }) => ({ move: { event, failures: [failure] }, at }));
-      for (const { move, at } of moves) {
-        moves.push(...this.#tryFailures(state, move, at));
-        if (this.#over) return;
-      }
+    while (this.#untried.get(state)?.length !== 0 && !this.#over) {
+      const walk = this.#replay(state);
+      let at = walk === undefined ? undefined : state;
+      while (at !== undefined && !this.#over && walk!.moves.length < LONGEST_WALK) at = this.#goOn(walk!, at);
     }
   }
 
-  /** Tries a move in which calls fail. @returns the same with one more failure behind the last, if there may be one. */
-  #tryFailures(
-    state: number,
-    move: { readonly event: number; readonly failures: Failure[] },
-    at: number,
-  ): { move: { readonly event: number; readonly failures: Failure[] }; at: number }[] {
-    const walk = this.#replay(state);
-    if (walk === undefined || this.#tryMove(state, walk, move) === undefined) return [];
-    if (walk.failuresLeft === 0) return [];
-    return possibleFailures(walk.world.kernel.ioctls, at + 1).map((next) => ({
-      move: { event: move.event, failures: [...move.failures, next.failure] },
-      at: next.at,
-    }));
+  /** Takes one move from a state. @returns the state where it led; undefined if the walk is of no more use. */
+  #goOn(walk: Walk, at: number): number | undefined {
+    if (this.#isLeft(at)) {
+      let untried = this.#untried.get(at);
+      if (untried === undefined) {
+        untried = walk.enabled().map((event) => ({ move: { event, failures: [] }, after: 0 }));
+        this.#untried.set(at, untried);
+      }
+      const next = untried.shift();
+      if (next !== undefined) return this.#tryMove(at, walk, next, untried);
+    }
+    const edge = (this.#edges.get(at) ?? this.#edgesBefore.get(at))?.find(({ to }) => this.#isLeft(to));
+    if (edge === undefined) return undefined;
+    walk.take(this.#moveList[edge.move]);
+    return this.#isIn(walk, edge.to) ? edge.to : undefined;
   }
 
-  /** @returns the fingerprint of where the move leads; undefined after a violation. */
-  #tryMove(state: number, walk: Walk, move: Move): Fingerprint | undefined {
+  /** Whether there is something left to try in a state at this depth. */
+  #isLeft(state: number): boolean {
+    if (state < this.#first || state >= this.#last) return false;
+    return this.#untried.get(state)?.length !== 0 && this.#isMine(state);
+  }
+
+  /** @returns the number of the state where the move led; undefined if the walk is of no more use. */
+  #tryMove(state: number, walk: Walk, { move, after }: Untried, untried: Untried[]): number | undefined {
     this.#transitions += 1;
     if (this.#transitions % LOOK === 0) this.#look();
     const immediate = walk.take(move) ?? check(walk.world);
-    const { ioctls } = walk.world.kernel;
     if (immediate !== undefined) {
-      this.#report([...this.#pathTo(state), move], walk, immediate, false);
+      this.#found(state, move, walk, immediate, false);
       return undefined;
     }
+    if (walk.failuresLeft > 0)
+      // One failure before two: what may fail besides comes behind all that is there.
+      for (const { at, failure } of possibleFailures(walk.world.kernel.ioctls, after))
+        untried.push({ move: { event: move.event, failures: [...move.failures, failure] }, after: at + 1 });
     const print = this.#print(walk);
-    if (!this.#known.add(print)) return print;
-    const actions = walk.actions.length;
-    this.#enter(state, move, print);
+    const number = this.#numberOf(move);
+    const next = this.#parents.length;
+    const known = this.#known.enter(print, next);
+    const edges = this.#edges.get(state);
+    if (edges === undefined) this.#edges.set(state, [{ move: number, to: known ?? next }]);
+    else edges.push({ move: number, to: known ?? next });
+    if (known !== undefined) return known;
+    this.#remember(state, number, print);
+    const steps = walk.actions.length;
     const late = finish(walk.world);
-    // The calls of the move itself are still wanted.
-    walk.world.kernel.ioctls = ioctls;
-    if (late === undefined) return print;
-    walk.actions.length = actions;
-    this.#report([...this.#pathTo(state), move], walk, late, true);
+    walk.actions.length = steps;
+    if (late !== undefined) this.#found(state, move, walk, late, true);
     return undefined;
   }
 
@@ -202,20 +230,19 @@ class Explorer {
   }
 
   #remember(parent: number, move: number, print: Fingerprint): void {
-    this.#known.add(print);
     this.#parents.push(parent);
     this.#moves.push(move);
     this.#prints.push(print);
   }
 
-  #enter(parent: number, move: Move, print: Fingerprint): void {
-    const key = JSON.stringify(move);
+  #numberOf(move: Move): number {
+    const key = move.failures.length === 0 ? String(move.event) : JSON.stringify(move);
     let number = this.#moveNumbers.get(key);
     if (number === undefined) {
       number = this.#moveList.push(move) - 1;
       this.#moveNumbers.set(key, number);
     }
-    this.#remember(parent, number, print);
+    return number;
   }
 
   #pathTo(state: number): Move[] {
@@ -229,23 +256,48 @@ class Explorer {
   #replay(state: number): Walk | undefined {
     const walk = new Walk(this.#configuration);
     for (const move of this.#pathTo(state)) walk.take(move);
-    const print = this.#print(walk);
-    const { hi, lo } = this.#prints[state];
-    if (print.hi === hi && print.lo === lo) return walk;
-    this.#report(
-      this.#pathTo(state),
-      walk,
-      { invariant: 'deterministic', text: 'The same steps led to another state than before.' },
-      false,
-    );
-    return undefined;
+    return this.#isIn(walk, state) ? walk : undefined;
   }
 
-  #report(path: readonly Move[], walk: Walk, problem: Problem, byUse: boolean): void {
+  /** Whether a walk is in this state, as it has to be. */
+  #isIn(walk: Walk, state: number): boolean {
+    const print = this.#print(walk);
+    const { hi, lo } = this.#prints[state];
+    if (print.hi === hi && print.lo === lo) return true;
+    const problem: Problem = {
+      invariant: 'deterministic',
+      text: 'The same steps led to another state than before.',
+    };
+    this.#report(walk, problem, false);
+    return false;
+  }
+
+  /**
+   * Reports the shortest way to see a problem that a walk has met. The walk may have come a long way; that matters only
+   * if the problem is not there by the shortest way to the same state, and so depends on something else.
+   */
+  #found(state: number, move: Move, walk: Walk, problem: Problem, byUse: boolean): void {
+    const path = this.#pathTo(state);
+    if (walk.moves.length > path.length + 1) {
+      const short = new Walk(this.#configuration);
+      for (const step of path) short.take(step);
+      const immediate = short.take(move) ?? check(short.world);
+      const steps = short.actions.length;
+      const again = immediate ?? (byUse ? finish(short.world) : undefined);
+      short.actions.length = steps;
+      if (again !== undefined) {
+        this.#report(short, again, immediate === undefined);
+        return;
+      }
+    }
+    this.#report(walk, problem, byUse);
+  }
+
+  #report({ moves, actions }: Walk, problem: Problem, byUse: boolean): void {
     this.#violation = {
       problem,
-      schedule: path.map((move) => this.#nameOf(move)),
-      actions: [...walk.actions],
+      schedule: moves.map((move) => this.#nameOf(move)),
+      actions: [...actions],
       byUse,
     };
   }

@@ -18,6 +18,7 @@ export class Walk {
   readonly world: World;
   /** Every step so far, to be written down. */
   readonly actions: Action[] = [];
+  readonly moves: Move[] = [];
   failuresLeft: number;
   programCounter = 0;
 
@@ -46,7 +47,9 @@ export class Walk {
   }
 
   /** Lets an event happen. @returns what it did that must not be, by itself. */
-  take({ event: number, failures }: Move): Problem | undefined {
+  take(move: Move): Problem | undefined {
+    this.moves.push(move);
+    const { event: number, failures } = move;
     const event = this.configuration.events[number];
     let action = event.action(this.world);
     if (event.program === 'next') action = this.configuration.program[this.programCounter++];

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { IDENTITY_FRAME } from '../../src/guest/bare-guest.ts';
 import { EventLedger } from '../../src/explore/event-ledger.ts';
-import { FingerprintSet } from '../../src/explore/fingerprint-set.ts';
+import { FingerprintMap } from '../../src/explore/fingerprint-map.ts';
 import { fingerprint } from '../../src/explore/fingerprint.ts';
 import { GuestModel } from '../../src/explore/guest-model.ts';
 import { possibleFailures } from '../../src/explore/schedule.ts';
@@ -152,14 +152,14 @@ describe('the ledger', () => {
   });
 });
 
-it('a set of fingerprints holds each once, however many', () => {
-  const set = new FingerprintSet();
+it('a map of fingerprints holds the first number of each, however many', () => {
+  const map = new FingerprintMap();
   const prints = Array.from({ length: 10_000 }, (_, i) => fingerprint(`state ${i}`));
-  for (const print of prints) expect(set.add(print)).toBe(true);
-  for (const print of prints) expect(set.add(print)).toBe(false);
-  expect(set.add({ hi: 0, lo: 0 })).toBe(true);
-  expect(set.add({ hi: 0, lo: 0 })).toBe(false);
-  expect(set.size).toBe(10_001);
+  for (const [i, print] of prints.entries()) expect(map.enter(print, i)).toBeUndefined();
+  for (const [i, print] of prints.entries()) expect(map.enter(print, 1)).toBe(i);
+  expect(map.enter({ hi: 0, lo: 0 }, 7)).toBeUndefined();
+  expect(map.enter({ hi: 0, lo: 0 }, 8)).toBe(7);
+  expect(map.size).toBe(10_001);
 });
 
 it('each call may fail that can, counted by its kind, and none before the last failure', () => {
