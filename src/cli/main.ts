@@ -1,20 +1,13 @@
 #!/usr/bin/env node
 /** The command line. Each command loads its room only when it is asked for, so that the first line comes at once. */
 
-import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { EXIT, UsageError } from './exit.ts';
-
-interface PackageFile {
-  readonly version: string;
-}
-const packageFile = JSON.parse(
-  readFileSync(new URL('../../package.json', import.meta.url), 'utf8'),
-) as PackageFile;
+import { version } from './version.ts';
 
 const program = new Command('vsmmu')
   .description('An accelerated virtual Arm SMMUv3 that runs beside a VMM.')
-  .version(packageFile.version, '-V, --version')
+  .version(version, '-V, --version')
   .showHelpAfterError('Try "vsmmu --help".')
   .exitOverride()
   .configureHelp({ helpWidth: 80 })
@@ -110,7 +103,10 @@ program
 const explore = program
   .command('explore')
   .description('every order in which things can happen to a small machine, checked')
-  .argument('[configuration]', 'queue, streams, pair, caches, driver or failures (default: all)')
+  .argument(
+    '[configuration]',
+    'queue, streams, pair, caches, commands, buses, driver or failures (default: all)',
+  )
   .option('--depth <events>', 'how many events a schedule has at most')
   .option('--seconds <seconds>', 'how long it may take (default: 60, without --depth)')
   .option('--shard <i/n>', 'one part of n, for many machines')

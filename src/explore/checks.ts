@@ -109,10 +109,11 @@ function checkAttachments(world: World): Problem | undefined {
         `${name} is attached to ${attached}; it should be ${[...allowed].join(' or ')}.`,
       );
     if (failures.size > 0) continue;
-    if (state.vsid !== device.sid)
+    const vsid = model.isShadowed(device) ? undefined : device.sid;
+    if (state.vsid !== vsid)
       return problem(
         'attachment',
-        `The vDEVICE of ${name} has StreamID ${state.vsid}, the guest knows it by ${device.sid}.`,
+        `The vDEVICE of ${name} has StreamID ${state.vsid}, the guest knows it by ${vsid}.`,
       );
   }
   return undefined;
@@ -124,6 +125,7 @@ function checkObjects(world: World): Problem | undefined {
   for (const { type } of host.sim.snapshotOfObjects()) live.set(type, (live.get(type) ?? 0) + 1);
   if (machine.state.failures.size > 0) return undefined;
   const plugged = model.devices.filter((device) => device.plugged).length;
+  const known = model.devices.filter((device) => device.plugged && !model.isShadowed(device)).length;
   const one = plugged > 0 ? 1 : 0;
   const tables = new Map<string, number>();
   for (const { table } of kernel.objects.values())
@@ -141,7 +143,7 @@ function checkObjects(world: World): Problem | undefined {
     viommu: one,
     hwpt_nested: one === 0 ? 0 : tables.size,
     device: plugged,
-    vdevice: plugged,
+    vdevice: known,
     veventq: model.eventqEnabled ? one : 0,
   };
   for (const [kind, count] of Object.entries(expected))
@@ -150,7 +152,8 @@ function checkObjects(world: World): Problem | undefined {
         'leaks',
         `The host has ${live.get(kind) ?? 0} objects of kind ${kind}, and ${count} are due.`,
       );
-  const files = one + plugged + (model.eventqEnabled ? one : 0);
+  // Each device has an eventfd by which the host asks for it.
+  const files = one + 2 * plugged + (model.eventqEnabled ? one : 0);
   if (host.sim.openFiles !== files)
     return problem('leaks', `${host.sim.openFiles} files are open, and ${files} are due.`);
   return undefined;
@@ -172,7 +175,7 @@ function settle(world: World): Problem | undefined {
       check(world);
     if (found !== undefined) return found;
     if (world.host.tasks.length === 0 && world.guest.pendingEvents().length === 0)
-      return world.ledger.check(world.machine.state.events, world.overflow, true);
+      return world.ledger.check(world.events, world.overflow, true);
   }
   return problem('events', 'The machine does not come to rest.');
 }

@@ -133,6 +133,18 @@ const cd = (space: number, root: number): Event =>
   event(`CD ${space}: tables ${root}`, { action: 'cd', args: { space, root } });
 const cfgiCd = (device: WorldDevice): Event =>
   event(`CFGI_CD ${device.name}`, { action: 'cfgi-cd', args: { device: device.name } }, isSetUp);
+const cfgiCdAll = (device: WorldDevice): Event =>
+  event(
+    `CFGI_CD_ALL ${device.name}`,
+    { action: 'cfgi-cd', args: { device: device.name, all: true } },
+    isSetUp,
+  );
+const tlbiVa = (space?: number, range = false): Event =>
+  event(
+    `TLBI_NH_VA${space === undefined ? 'A' : ` ${space}`}${range ? ' range' : ''}`,
+    { action: 'tlbi-va', args: { range, ...(space !== undefined && { space }) } },
+    isSetUp,
+  );
 const tlbi = (space?: number): Event =>
   event(
     space === undefined ? 'TLBI_NSNH_ALL' : `TLBI_NH_ASID ${space}`,
@@ -160,6 +172,21 @@ const TAKE = [
   ),
 ];
 const DELIVER = event('deliver', { action: 'deliver', args: {} }, ({ host }) => host.tasks.length > 0);
+/** The host takes a device back: it asks, and gets it when its task has run. */
+const remove = (device: WorldDevice, i: number): Event =>
+  event(
+    `the host wants ${device.name}`,
+    { action: 'remove', args: { device: device.name } },
+    ({ model }) => model.devices[i].plugged && !model.devices[i].leaving,
+  );
+const MIGRATE = event(
+  'migrate',
+  { action: 'migrate', args: {} },
+  ({ model, machine, retries }) =>
+    machine.state.failures.size === 0 &&
+    retries.length === 0 &&
+    model.devices.every(({ leaving }) => !leaving),
+);
 const RETRY = event('retry', { action: 'retry', args: {} }, ({ retries }) => retries.length > 0);
 
 const START: readonly Action[] = [{ action: 'setup', args: {} }];
@@ -171,6 +198,11 @@ const FAULT_DELIVERED: readonly Action[] = [
   { action: 'dma', args: { device: NIC0.name, read: BigInt(BARE_HOLE), bytes: 8 } },
   { action: 'deliver', args: {} },
 ];
+/** A device reads the page, so that its translation is cached. */
+const dmaStep = (device: WorldDevice): Action => ({
+  action: 'dma',
+  args: { device: device.name, read: BigInt(BARE_PAGE), bytes: 8 },
+});
 const plugStep = (device: WorldDevice): Action => ({ action: 'plug', args: { device: device.name } });
 
 /** What Linux does: reset, queues and tables, invalidation, event queue, translation, and a domain for each device. */
@@ -248,7 +280,7 @@ export const CONFIGURATIONS: readonly Configuration[] = [
   {
     ...BASE,
     name: 'pair',
-    about: 'two devices: plug, EVENTQEN, SMMUEN, GBPA, STEs, faults of both, another StreamID',
+    about: 'two devices: plug, EVENTQEN, SMMUEN, GBPA, STEs, faults of both',
     devices: [NIC0, NIC1],
     events: [
       plug(NIC0, 0),
@@ -269,7 +301,6 @@ export const CONFIGURATIONS: readonly Configuration[] = [
       dma(NIC1, 1, BARE_HOLE),
       DELIVER,
       ...TAKE,
-      move(NIC1, 1, SPARE),
       ...RESET,
     ],
     depth: 6,
@@ -330,6 +361,77 @@ export const CONFIGURATIONS: readonly Configuration[] = [
     ],
     failures: 1,
     depth: 5,
+  },
+  {
+    ...BASE,
+    name: 'commands',
+    about: 'two devices that translate: every kind of invalidation, alone and together, and calls that fail',
+    devices: [NIC0, NIC1],
+    start: [
+      ...START,
+      steStep(NIC0, 0),
+      steStep(NIC1, 1),
+      plugStep(NIC0),
+      plugStep(NIC1),
+      { action: 'cr0', args: { smmuen: true } },
+      dmaStep(NIC0),
+      dmaStep(NIC1),
+    ],
+    events: [
+      dma(NIC0, 0, BARE_PAGE),
+      dma(NIC1, 1, BARE_PAGE),
+      page(0, undefined),
+      page(1, 3),
+      cd(1, 2),
+      cfgiCd(NIC1),
+      cfgiCdAll(NIC1),
+      tlbi(0),
+      tlbi(1),
+      tlbi(),
+      tlbiVa(0),
+      tlbiVa(1, true),
+      tlbiVa(),
+      SYNC,
+      RETRY,
+    ],
+    failures: 2,
+    depth: 5,
+  },
+  {
+    ...BASE,
+    name: 'buses',
+    about:
+      'two devices that translate: other StreamIDs, one twice, the host takes a device back, a migration',
+    devices: [NIC0, NIC1],
+    start: [
+      ...START,
+      steStep(NIC0, 0),
+      steStep(NIC1, 1),
+      { action: 'cr0', args: { smmuen: true, eventqen: true } },
+      plugStep(NIC0),
+      plugStep(NIC1),
+    ],
+    events: [
+      move(NIC0, 0, NIC0.at),
+      move(NIC0, 0, NIC1.at),
+      move(NIC0, 0, SPARE),
+      move(NIC1, 1, NIC1.at),
+      move(NIC1, 1, NIC0.at),
+      plug(NIC0, 0),
+      unplug(NIC0, 0),
+      plug(NIC1, 1),
+      unplug(NIC1, 1),
+      remove(NIC0, 0),
+      MIGRATE,
+      dma(NIC0, 0, BARE_HOLE),
+      dma(NIC1, 1, BARE_HOLE),
+      DELIVER,
+      ...TAKE,
+      ste(NIC0, 'bypass'),
+      cfgi(),
+      ...EVENTQEN,
+    ],
+    depth: 6,
   },
   {
     ...BASE,

@@ -29,9 +29,9 @@ const REGISTERS = [
 export function stateText(world: World): string {
   const { machine, kernel, model, ledger, guest } = world;
   const { registers } = machine.smmu;
-  const { viommu, veventq, devices, failures, events } = machine.state;
+  const { viommu, veventq, devices, failures } = machine.state;
   const parts: string[] = [REGISTERS.map((offset) => registers[offset >>> 2].toString(16)).join()];
-  parts.push(model.text, ledger.text(events));
+  parts.push(model.text, ledger.text(world.events));
   parts.push(
     guest
       .pendingEvents()
@@ -43,7 +43,9 @@ export function stateText(world: World): string {
   for (const { name, vsid, attached, wanted, event, reported, why } of devices)
     parts.push(`${name}${vsid}${attached}${wanted}${event}${reported}${why}`);
   for (const [concern, { code }] of failures) parts.push(`${concern}${code}`);
-  parts.push(`${world.host.tasks.length}.${world.retries.length}`);
+  parts.push(
+    `${world.host.tasks.map(({ label }) => label).join()}.${world.host.tasks.length}.${world.retries.length}`,
+  );
   const objects = [...kernel.objects.values()].map(({ kind, table, value }) => `${kind}${table}${value}`);
   parts.push(objects.sort().join(), [...kernel.files.values()].sort().join());
   for (const i of world.devices.keys()) parts.push(String(kernel.attachmentOf(pathOf(i))));

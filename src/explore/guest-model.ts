@@ -65,6 +65,10 @@ class Versions<T> {
 export class ModelDevice {
   sid: number;
   plugged = false;
+  /** The host wants it back, and the machine has not heard of that yet. */
+  leaving = false;
+  /** When it came to its StreamID; the least comes first. */
+  since = 0;
 
   constructor(sid: number) {
     this.sid = sid;
@@ -95,6 +99,7 @@ export class GuestModel {
    * prove: histories that differ in this are different states.
    */
   readonly #used = new Set<string>();
+  #arrivals = 0;
 
   /** @param sids StreamIDs of the devices. */
   constructor(sids: readonly number[]) {
@@ -190,9 +195,20 @@ export class GuestModel {
     for (const { sid } of this.devices) this.#ste(sid).collapse();
   }
 
-  /** A device comes, or gets another StreamID. */
+  /** A device comes, or gets another StreamID. Its STE is read then, unless another device has that StreamID already. */
   arrives(device: ModelDevice): void {
-    this.#ste(device.sid).collapse();
+    device.since = ++this.#arrivals;
+    if (!this.isShadowed(device)) this.#ste(device.sid).collapse();
+  }
+
+  /** A device is about to go, away or to another StreamID: who is second there will be first, and its STE is read. */
+  leaves(device: ModelDevice): void {
+    if (!this.isShadowed(device)) this.#ste(device.sid).collapse();
+  }
+
+  /** Another device came to this StreamID before: a StreamID has one device, and this one has none. */
+  isShadowed({ plugged, sid, since }: ModelDevice): boolean {
+    return plugged && this.devices.some((one) => one.plugged && one.sid === sid && one.since < since);
   }
 
   /** System reset: registers are cold, and nothing is cached. Memory stays. */
@@ -221,7 +237,7 @@ export class GuestModel {
 
   /** The STEs that may be in force for a device, now that SMMUEN=1. */
   stesOf(device: ModelDevice): ReadonlySet<SteValue> {
-    return this.#ste(device.sid).live;
+    return this.isShadowed(device) ? NO_STE : this.#ste(device.sid).live;
   }
 
   /** What a device may be attached to. */
@@ -258,10 +274,14 @@ export class GuestModel {
       `${Number(this.isSetUp)}${Number(this.smmuEnabled)}${Number(this.eventqEnabled)}${Number(this.gbpaAbort)}`,
       `${this.eventqLog2}.${this.eventqPlace}.${this.streamTable}`,
     ];
-    for (const { sid, plugged } of this.devices) parts.push(`${sid}${plugged ? '+' : '-'}`);
-    for (const [key, ste] of this.#stes) parts.push(`s${key}=${ste.text}`);
-    for (const [key, cd] of this.#cds) parts.push(`c${key}=${cd.text}`);
-    parts.sort();
+    for (const device of this.devices)
+      parts.push(
+        `${device.sid}${device.plugged ? '+' : '-'}${device.leaving ? '!' : ''}${this.isShadowed(device) ? '2' : ''}`,
+      );
+    const structures: string[] = [];
+    for (const [key, ste] of this.#stes) structures.push(`s${key}=${ste.text}`);
+    for (const [key, cd] of this.#cds) structures.push(`c${key}=${cd.text}`);
+    parts.push(...structures.sort());
     parts.push(this.#roots.join('.'), this.#pages.join('.'));
     for (const { live, since } of this.#walks)
       parts.push(`${listOf(live)}/${since === undefined ? '' : listOf(since)}`);
@@ -269,6 +289,9 @@ export class GuestModel {
     return parts.join('|');
   }
 }
+
+/** What a device without a StreamID of its own can do. */
+const NO_STE: ReadonlySet<SteValue> = new Set<SteValue>(['abort']);
 
 const listOf = (set: ReadonlySet<Reach>): string => [...set].map(String).sort().join('.');
 

@@ -1,15 +1,20 @@
 /** What an exploration found, as a file; and the files of all shards put together. */
 
+import * as v from 'valibot';
+import { hex32 } from '../bits/u64.ts';
 import type { Configuration } from './configurations.ts';
 import type { Exploration, ExploreOptions, Shard } from './explorer.ts';
-import type { Invariant } from './problem.ts';
+import { fingerprint } from './fingerprint.ts';
+import { INVARIANTS, type Invariant } from './problem.ts';
 import { scenarioText } from './scenario-text.ts';
 
-export const RESULT_FORMAT = 'vsmmu-explore-1';
+export const RESULT_FORMAT = 'vsmmu-explore-2';
 
 /** One exploration; plain data. */
 export interface ResultEntry {
   readonly configuration: string;
+  /** Of all that can happen in it: another one is another configuration of the same name. */
+  readonly digest: string;
   /** The limit that was set; null if none. */
   readonly limit: number | null;
   readonly shard: Shard | null;
@@ -33,6 +38,8 @@ export interface ResultViolation {
 
 export interface ResultFile {
   readonly format: typeof RESULT_FORMAT;
+  /** Of the program. */
+  readonly version: string;
   readonly explorations: readonly ResultEntry[];
 }
 
@@ -46,6 +53,7 @@ export function resultOf(
   const { depth, end, states, transitions, levels, violation } = exploration;
   return {
     configuration: configuration.name,
+    digest: digestOf(configuration),
     limit: Number.isFinite(limit) ? limit : null,
     shard: shard ?? null,
     depth,
@@ -63,6 +71,15 @@ export function resultOf(
       }) ??
       null,
   };
+}
+
+function digestOf({ devices, start, events, program, failures }: Configuration): string {
+  const names = events.map(({ name }) => name);
+  const text = JSON.stringify([devices, start, names, program, failures], (_, value: unknown) =>
+    typeof value === 'bigint' ? `0x${value.toString(16)}` : value,
+  );
+  const { hi, lo } = fingerprint(text);
+  return hex32(hi, 8) + hex32(lo, 8).slice(2);
 }
 
 /** The files do not make one exploration; the message says which is missing or does not fit. */
@@ -89,9 +106,16 @@ export interface NamedResult {
  */
 export function mergeResults(files: readonly NamedResult[]): ResultEntry[] {
   const groups = new Map<string, { readonly file: string; readonly entry: ResultEntry }[]>();
-  for (const { file, content } of files) {
-    if (!isResultFile(content)) throw new MergeError(`${file} is no result of "vsmmu explore".`);
-    for (const entry of content.explorations) {
+  let first: { readonly file: string; readonly version: string } | undefined;
+  for (const named of files) {
+    const { file } = named;
+    const { version, explorations } = checked(named);
+    first ??= { file, version };
+    if (version !== first.version)
+      throw new MergeError(
+        `${file} was made by vsmmu ${version}, and ${first.file} by ${first.version}: explore all with the same.`,
+      );
+    for (const entry of explorations) {
       const group = groups.get(entry.configuration);
       if (group === undefined) groups.set(entry.configuration, [{ file, entry }]);
       else group.push({ file, entry });
@@ -109,11 +133,16 @@ function mergeGroup(group: readonly { readonly file: string; readonly entry: Res
     const { shard } = entry;
     if (shard === null || first.shard === null)
       throw new MergeError(`${shard === null ? file : firstFile} is no shard of ${configuration}.`);
+    if (entry.digest !== first.digest)
+      throw new MergeError(
+        `${file} and ${firstFile} have different configurations ${configuration}: not the same program.`,
+      );
     if (shard.of !== first.shard.of || shard.depth !== first.shard.depth || entry.limit !== first.limit)
       throw new MergeError(
         `${file} and ${firstFile} do not have the same shards or depth of ${configuration}.`,
       );
     const other = seen.get(shard.number);
+    if (other === file) throw new MergeError(`${file} is given twice.`);
     if (other !== undefined)
       throw new MergeError(`${file} and ${other} are both shard ${shard.number} of ${configuration}.`);
     seen.set(shard.number, file);
@@ -125,8 +154,11 @@ function mergeGroup(group: readonly { readonly file: string; readonly entry: Res
       );
   }
   const { of, depth: split } = first.shard!;
-  for (let number = 1; number <= of; number++)
-    if (!seen.has(number)) throw new MergeError(`Shard ${number}/${of} of ${configuration} is missing.`);
+  const missing: number[] = [];
+  for (let number = 1; number <= of; number++) if (!seen.has(number)) missing.push(number);
+  if (missing.length === 1) throw new MergeError(`Shard ${missing[0]}/${of} of ${configuration} is missing.`);
+  if (missing.length > 1)
+    throw new MergeError(`Of the ${of} shards of ${configuration}, ${listed(missing)} are missing.`);
 
   const entries = group.map(({ entry }) => entry);
   const levels: number[] = [];
@@ -149,24 +181,53 @@ function mergeGroup(group: readonly { readonly file: string; readonly entry: Res
   };
 }
 
-function isResultFile(content: unknown): content is ResultFile {
-  if (typeof content !== 'object' || content === null) return false;
-  const { format, explorations } = content as Partial<ResultFile>;
-  return (
-    format === RESULT_FORMAT && Array.isArray(explorations) && explorations.every((entry) => isEntry(entry))
-  );
-}
+/** At most ten of them. */
+const listed = (numbers: readonly number[]): string =>
+  numbers.length <= 10
+    ? numbers.join(', ')
+    : `${numbers.slice(0, 10).join(', ')} and ${numbers.length - 10} others`;
 
-function isEntry(entry: unknown): boolean {
-  if (typeof entry !== 'object' || entry === null) return false;
-  const { configuration, levels, depth, states, transitions, seconds, shard, violation } =
-    entry as Partial<ResultEntry>;
-  const numbers = [depth, states, transitions, seconds];
-  return (
-    typeof configuration === 'string' &&
-    numbers.every((value) => typeof value === 'number') &&
-    Array.isArray(levels) &&
-    (shard === null || typeof shard?.number === 'number') &&
-    (violation === null || Array.isArray(violation?.schedule))
-  );
+const count = v.pipe(v.number(), v.integer(), v.minValue(0));
+const RESULT_ENTRY = v.object({
+  configuration: v.string(),
+  digest: v.string(),
+  limit: v.nullable(count),
+  shard: v.nullable(
+    v.pipe(
+      v.object({ number: count, of: count, depth: count }),
+      v.check(({ number, of }) => number >= 1 && number <= of, 'a shard of so many is expected'),
+    ),
+  ),
+  depth: count,
+  end: v.picklist(['exhausted', 'depth', 'stopped', 'violation']),
+  states: count,
+  transitions: count,
+  levels: v.array(count),
+  seconds: v.pipe(v.number(), v.minValue(0)),
+  violation: v.nullable(
+    v.object({
+      invariant: v.picklist(Object.keys(INVARIANTS) as Invariant[]),
+      text: v.string(),
+      schedule: v.array(v.string()),
+      scenario: v.string(),
+    }),
+  ),
+});
+const RESULT_FILE = v.object({
+  format: v.literal(RESULT_FORMAT),
+  version: v.string(),
+  explorations: v.array(RESULT_ENTRY),
+});
+
+/** @throws MergeError */
+function checked({ file, content }: NamedResult): ResultFile {
+  const format = typeof content === 'object' && content !== null && 'format' in content && content.format;
+  if (typeof format !== 'string' || !format.startsWith('vsmmu-explore-'))
+    throw new MergeError(`${file} is no result of "vsmmu explore".`);
+  if (format !== RESULT_FORMAT)
+    throw new MergeError(`${file} has the format ${format}; this program reads ${RESULT_FORMAT}.`);
+  const parsed = v.safeParse(RESULT_FILE, content);
+  if (parsed.success) return parsed.output;
+  const [issue] = parsed.issues;
+  throw new MergeError(`${file} is damaged: ${v.getDotPath(issue) ?? 'it'}: ${issue.message}.`);
 }

@@ -3,12 +3,14 @@
  * attached, remembers what the host refused, and refuses calls itself where it is told to.
  */
 
+import { IOMMUFD_PATH } from '../iommufd/iommufd.ts';
 import type { Errno, Fd, Kernel, UserMemory, Watch } from '../iommufd/kernel.ts';
 import { errnoName, ERRNO, type ErrnoName } from '../iommufd/uapi/errno.ts';
 import {
   IOMMU_DESTROY,
   IOMMU_HWPT_ALLOC,
   IOMMU_HWPT_DATA_ARM_SMMUV3,
+  IOMMU_HWPT_INVALIDATE,
   IOMMU_IOAS_ALLOC,
   IOMMU_VDEVICE_ALLOC,
   IOMMU_VEVENTQ_ALLOC,
@@ -106,7 +108,9 @@ export class WatchedKernel implements Kernel {
       if (vdevice !== undefined) this.objects.delete(vdevice);
       this.#vdeviceOf.delete(id);
     }
-    if (![...this.files.values()].some((file) => !file.startsWith('/dev/vfio/'))) this.objects.clear();
+    // Objects live as long as `/dev/iommu`, or a queue of it, is open.
+    if (![...this.files.values()].some((file) => file === IOMMUFD_PATH || file === 'veventq'))
+      this.objects.clear();
     return errno;
   }
 
@@ -116,6 +120,7 @@ export class WatchedKernel implements Kernel {
     const ordered = this.#take(name);
     if (ordered !== 0) {
       this.failed += 1;
+      if (request === IOMMU_HWPT_INVALIDATE.request) blameLast(arg);
       return ordered;
     }
     const errno = this.#host.ioctl(fd, request, arg);
@@ -143,7 +148,9 @@ export class WatchedKernel implements Kernel {
   }
 
   eventfd(): Fd {
-    return this.#host.eventfd();
+    const fd = this.#host.eventfd();
+    if (fd >= 0) this.files.set(fd, 'eventfd');
+    return fd;
   }
 
   onReadable(fd: Fd, callback: () => void): Watch {
@@ -219,7 +226,7 @@ export class WatchedKernel implements Kernel {
         break;
       }
       case IOMMU_DESTROY.request:
-        this.objects.delete(IOMMU_DESTROY.decode(arg).id);
+        this.#destroyed(IOMMU_DESTROY.decode(arg).id);
         break;
       case VFIO_DEVICE_BIND_IOMMUFD.request:
         this.#idOf.set(fd, VFIO_DEVICE_BIND_IOMMUFD.decode(arg).out_devid);
@@ -235,10 +242,25 @@ export class WatchedKernel implements Kernel {
     }
   }
 
+  /** An id that is free may be another object's soon. */
+  #destroyed(id: number): void {
+    this.objects.delete(id);
+    for (const [device, vdevice] of this.#vdeviceOf) if (vdevice === id) this.#vdeviceOf.delete(device);
+  }
+
   #words(address: bigint): string {
     const bytes = this.#bytes.get(address);
     if (bytes === undefined) return 'unknown';
     const view = new DataView(bytes.buffer, bytes.byteOffset);
     return [0, 4, 8, 12].map((at) => view.getUint32(at, true).toString(16)).join(':');
   }
+}
+
+/**
+ * Says that the last command was the bad one, as Linux does after it has looked at all of them: those before it were
+ * not carried out either, for they wait for the end of the batch.
+ */
+function blameLast(arg: Uint8Array): void {
+  const count = IOMMU_HWPT_INVALIDATE.get(arg, 'entry_num');
+  IOMMU_HWPT_INVALIDATE.set(arg, 'entry_num', Math.max(count - 1, 0));
 }

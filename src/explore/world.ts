@@ -4,11 +4,13 @@
  * after every step, and at the end by use.
  */
 
+import type { EventCounters } from '../accel/event-bridge.ts';
 import type { ReconcileReport } from '../accel/report.ts';
 import type { Step } from '../machine/scenario/steps.ts';
 import { Machine } from '../machine/machine.ts';
 import { requesterId } from '../machine/pci-address.ts';
 import { Scheduler } from '../machine/scheduler.ts';
+import { restoreSnapshot, takeSnapshot } from '../machine/snapshot.ts';
 import {
   BARE_FRAMES,
   BARE_PAGE,
@@ -60,7 +62,7 @@ export class World {
   readonly devices: readonly WorldDevice[];
   readonly host: BenchHost;
   readonly kernel: WatchedKernel;
-  readonly machine: Machine;
+  machine: Machine;
   readonly guest: BareGuest;
   readonly model: GuestModel;
   readonly ledger = new EventLedger();
@@ -77,6 +79,10 @@ export class World {
   lastDma: { readonly ok: boolean; readonly reach: Reach | undefined } | undefined;
   /** Why the last step was refused by the host, if it was. */
   refusal: HostError | undefined;
+  /** What became of the events of machines that were before this one. */
+  #eventsBefore: Readonly<EventCounters> | undefined;
+  readonly #memory = new Memory();
+  readonly #observer: ((report: ReconcileReport) => void) | undefined;
   #failures: Failure[] = [];
   readonly #scheduler = new Scheduler();
 
@@ -85,9 +91,25 @@ export class World {
     this.devices = devices;
     this.host = new BenchHost(devices.length);
     this.kernel = new WatchedKernel(this.host.sim);
-    const memory = new Memory();
-    memory.addRam(0, BARE_RAM.base, freshRam());
-    this.machine = new Machine({
+    this.#observer = observer;
+    this.#memory.addRam(0, BARE_RAM.base, freshRam());
+    this.machine = this.#makeMachine();
+    this.guest = new BareGuest({
+      // Not those of one machine: it may give way to another.
+      registers: {
+        read: (offset, size) => this.machine.smmu.read(offset, size),
+        readHi: 0,
+        write: (offset, size, hi, lo) => this.machine.smmu.write(offset, size, hi, lo),
+      },
+      memory: this.#memory,
+    });
+    this.model = new GuestModel(devices.map(({ at }) => requesterId(at)));
+  }
+
+  #makeMachine(): Machine {
+    const memory = this.#memory;
+    const observer = this.#observer;
+    const machine = new Machine({
       kernel: this.kernel,
       memory,
       ids: GUEST_DEFAULT,
@@ -100,11 +122,21 @@ export class World {
       scheduler: this.#scheduler,
       log2TlbEntries: LOG2_TLB_ENTRIES,
       later: (_, task) => this.retries.push(task),
+      removed: (name) => this.#goes(this.model.devices[this.indexOf(name)]),
       ...(observer !== undefined && { observer }),
     });
-    this.machine.mapRam(BARE_RAM.base, RAM);
-    this.guest = new BareGuest({ registers: this.machine.smmu, memory });
-    this.model = new GuestModel(devices.map(({ at }) => requesterId(at)));
+    machine.mapRam(BARE_RAM.base, RAM);
+    return machine;
+  }
+
+  /** Where events went, since the beginning. */
+  get events(): Readonly<EventCounters> {
+    const { events } = this.machine.state;
+    const before = this.#eventsBefore;
+    if (before === undefined) return events;
+    const sum = { ...events };
+    for (const name of Object.keys(sum) as (keyof EventCounters)[]) sum[name] += before[name];
+    return sum;
   }
 
   /** Number of a device by name. */
@@ -138,7 +170,7 @@ export class World {
       else problem = { invariant: 'exceptions', text: `${action.action} throws ${describeError(error)}` };
     }
     if (kernel.failed > 0) this.everFailed = true;
-    const { events } = this.machine.state;
+    const { events } = this;
     if (wanted && !this.#wantsQueue) ledger.close(events, this.model.eventqEnabled);
     // What could not be destroyed keeps what it is made of, and its place. Both end when it is tried again.
     if (this.everFailed)
@@ -161,6 +193,7 @@ export class World {
         const i = this.indexOf(action.args.device);
         const device = model.devices[i];
         if (device.plugged) return;
+        this.host.provide(i);
         machine.plug(action.args.device, pathOf(i), device.sid);
         device.plugged = true;
         model.arrives(device);
@@ -168,12 +201,13 @@ export class World {
       }
       case 'unplug': {
         const device = model.devices[this.indexOf(action.args.device)];
-        device.plugged = false;
+        if (device.plugged) this.#goes(device);
         machine.unplug(action.args.device);
         return;
       }
       case 'move': {
         const device = model.devices[this.indexOf(action.args.device)];
+        model.leaves(device);
         device.sid = requesterId(action.args.at);
         model.arrives(device);
         machine.accelerator.setSid(action.args.device, device.sid);
@@ -243,13 +277,19 @@ export class World {
       case 'cfgi-cd': {
         const { sid } = model.devices[this.indexOf(action.args.device)];
         model.invalidateCd(sid);
-        guest.invalidateCd(sid);
+        guest.invalidateCd(sid, action.args.all);
         return;
       }
       case 'tlbi':
         model.invalidateTlb(action.args.space);
         guest.invalidateTlb(action.args.space);
         return;
+      case 'tlbi-va': {
+        const { space, range = false } = action.args;
+        model.invalidateTlb(space);
+        guest.invalidatePage(space, range);
+        return;
+      }
       case 'sync':
         guest.sync();
         model.sync();
@@ -264,7 +304,18 @@ export class World {
         return;
       }
       case 'deliver':
-        this.host.tasks.shift()?.();
+        this.host.tasks.shift()?.run();
+        return;
+      case 'remove': {
+        const i = this.indexOf(action.args.device);
+        model.devices[i].leaving = model.devices[i].plugged;
+        this.host.label = action.args.device;
+        this.host.sim.removeDevice(pathOf(i));
+        this.host.label = '';
+        return;
+      }
+      case 'migrate':
+        this.#migrate();
         return;
       case 'retry':
         this.retries.shift()?.();
@@ -275,6 +326,23 @@ export class World {
       default:
         throw new RangeError(`${action.action} is not for a bare guest`);
     }
+  }
+
+  /** A device is about to go away. */
+  #goes(device: ModelDevice): void {
+    this.model.leaves(device);
+    device.plugged = false;
+    device.leaving = false;
+  }
+
+  /** The virtual SMMU is saved, and a new one goes on where it was. */
+  #migrate(): void {
+    const snapshot = takeSnapshot(this.machine);
+    // What is on its way to the guest is not lost when the old machine ends.
+    this.#eventsBefore = { ...this.events };
+    for (const { name } of this.machine.state.devices) this.machine.unplug(name);
+    this.machine = this.#makeMachine();
+    restoreSnapshot(this.machine, structuredClone(snapshot));
   }
 
   #dma({ device, read, write, bytes: size }: Extract<Action, { action: 'dma' }>['args']): void {

@@ -6,12 +6,22 @@
 import { hiOfNumber, loOfNumber } from '../bits/u64.ts';
 import type { Memory } from '../memory/memory.ts';
 import { CD, CD_SIZE, CD_TG0, CD_WORDS, SHAREABILITY } from '../spec/cd.ts';
-import { COMMAND_SIZE, COMMAND_WORDS, OPCODE } from '../spec/commands.ts';
+import { COMMAND_SIZE, COMMAND_WORDS, OPCODE, TLBI_TG } from '../spec/commands.ts';
 import { DESCRIPTOR, DESCRIPTOR_SIZE, DESCRIPTOR_TYPE, S1_AP, S1_LEAF } from '../spec/descriptors.ts';
 import { EVENT_SIZE, EVENT_WORDS } from '../spec/events.ts';
 import { CMDQ_BASE, CR0, EVENTQ_PROD, GBPA, IRQ_CTRL, OFFSET, STRTAB_BASE_CFG } from '../spec/registers.ts';
 import { STE, STE_CONFIG, STE_SIZE, STE_WORDS } from '../spec/ste.ts';
-import { cfgiAll, cfgiCd, cfgiSte, command, type Command, sync, tlbiAsid } from './commands.ts';
+import {
+  cfgiAll,
+  cfgiCd,
+  cfgiCdAll,
+  cfgiSte,
+  command,
+  type Command,
+  sync,
+  tlbiAsid,
+  tlbiVa,
+} from './commands.ts';
 import { decodeEvent, type GuestEvent } from './event.ts';
 import { advance, distance, indexOf, pointerOf } from './queue-pointer.ts';
 import type { RegisterAccess } from './register-port.ts';
@@ -28,7 +38,7 @@ export const MAX_BARE_EVENTQ_LOG2 = 6;
 
 /** The one page that address spaces map. As a guest-physical address it is {@link IDENTITY_FRAME}. */
 export const BARE_PAGE = 0x21_f000;
-/** A page that is RAM, and that no address space maps. */
+/** A page that is RAM, and that no address space maps. It lies before {@link BARE_PAGE}. */
 export const BARE_HOLE = 0x21_e000;
 
 const { base } = BARE_RAM;
@@ -45,6 +55,8 @@ const PAGE = 0x1000;
 /** 25 bits: a walk starts at level 2, of which the second entry is used. */
 const T0SZ = 39;
 const LOG2_BLOCK = 21;
+/** Range fields for two pages of 4 KiB (4.4.1.1). */
+const TWO_PAGES = { num: 1, scale: 0, ttl: 0, tg: TLBI_TG.Granule4K } as const;
 
 /** First word of every frame, so that a read tells where it went. */
 export const frameMark = (frame: number): number => 0x4652_0000 + frame;
@@ -183,9 +195,9 @@ export class BareGuest {
     this.#issue(sid === undefined ? cfgiAll() : cfgiSte(sid));
   }
 
-  /** CMD_CFGI_CD. */
-  invalidateCd(sid: number): void {
-    this.#issue(cfgiCd(sid, 0, true));
+  /** CMD_CFGI_CD, or CMD_CFGI_CD_ALL. */
+  invalidateCd(sid: number, all = false): void {
+    this.#issue(all ? cfgiCdAll(sid) : cfgiCd(sid, 0, true));
   }
 
   /** CMD_TLBI_NH_ASID, or CMD_TLBI_NSNH_ALL. */
@@ -194,6 +206,20 @@ export class BareGuest {
       space === undefined
         ? command(OPCODE.CMD_TLBI_NSNH_ALL)
         : tlbiAsid(OPCODE.CMD_TLBI_NH_ASID, asidOf(space)),
+    );
+  }
+
+  /**
+   * CMD_TLBI_NH_VA for the page of an address space, or CMD_TLBI_NH_VAA for that of all.
+   * @param range names it as the second page of a range of two; needs IDR3.RIL.
+   */
+  invalidatePage(space: number | undefined, range: boolean): void {
+    const opcode = space === undefined ? OPCODE.CMD_TLBI_NH_VAA : OPCODE.CMD_TLBI_NH_VA;
+    const asid = space === undefined ? 0 : asidOf(space);
+    this.#issue(
+      range
+        ? tlbiVa(opcode, asid, BigInt(BARE_HOLE), true, TWO_PAGES)
+        : tlbiVa(opcode, asid, BigInt(BARE_PAGE), true),
     );
   }
 

@@ -6,6 +6,7 @@ import {
   CFGI_ALL_RANGE,
   CMD_ATC_INV,
   CMD_CFGI_CD,
+  CMD_CFGI_CD_ALL,
   CMD_CFGI_STE,
   CMD_CFGI_STE_RANGE,
   CMD_PREFETCH_CONFIG,
@@ -57,6 +58,12 @@ export function cfgiCd(sid: number, ssid: number, leaf: boolean): Command {
   return words;
 }
 
+export function cfgiCdAll(sid: number): Command {
+  const words = command(OPCODE.CMD_CFGI_CD_ALL);
+  CMD_CFGI_CD_ALL.StreamID.set(words, sid);
+  return words;
+}
+
 /** @param opcode TLBI_NH_ASID or TLBI_EL2_ASID. */
 export function tlbiAsid(opcode: number, asid: number): Command {
   const words = command(opcode);
@@ -73,7 +80,7 @@ export interface TlbiRange {
 }
 const ONE_ADDRESS: TlbiRange = { num: 0, scale: 0, ttl: 0, tg: 0 };
 
-/** @param opcode TLBI_NH_VA or TLBI_EL2_VA. */
+/** @param opcode TLBI_NH_VA or TLBI_EL2_VA; TLBI_NH_VAA with ASID 0. */
 export function tlbiVa(
   opcode: number,
   asid: number,

@@ -18,6 +18,8 @@ const DEPTHS: Readonly<Record<string, number>> = {
   pair: 2,
   storm: 4,
   caches: 2,
+  commands: 2,
+  buses: 2,
   driver: 9,
   failures: 1,
 };
@@ -74,7 +76,9 @@ describe('shards', () => {
   const shards = [1, 2, 3].map((number) => run({ depth: 4, shard: { number, of: 3, depth: 2 } }));
   const file = (entry: ResultEntry, i: number) => ({
     file: `${i + 1}.json`,
-    content: JSON.parse(JSON.stringify({ format: RESULT_FORMAT, explorations: [entry] })) as unknown,
+    content: JSON.parse(
+      JSON.stringify({ format: RESULT_FORMAT, version: '1.0.0', explorations: [entry] }),
+    ) as unknown,
   });
   const merge = (entries: readonly ResultEntry[]): ResultEntry[] => mergeResults(entries.map(file));
 
@@ -108,10 +112,42 @@ describe('shards', () => {
     );
     expect(complaint([one, { ...two, shard: null }, three])).toBe('2.json is no shard of queue.');
     expect(complaint([one, { ...two, levels: [1, 7, 24] }, three])).toMatch(/not the same program/);
-    expect(() => mergeResults([{ file: 'x.json', content: { format: 'other' } }])).toThrow(
-      'x.json is no result of "vsmmu explore".',
+    expect(complaint([one])).toBe('Of the 3 shards of queue, 2, 3 are missing.');
+    expect(complaint([one, { ...two, digest: '0' }, three])).toBe(
+      '2.json and 1.json have different configurations queue: not the same program.',
     );
-    expect(() => mergeResults([{ file: 'x.json', content: null }])).toThrow(MergeError);
+    expect(complaint([one, two, three, { ...two, configuration: 'pair' }])).toBe(
+      'Of the 3 shards of pair, 1, 3 are missing.',
+    );
+  });
+
+  it('are not merged if a file is no result, of another program, damaged, or given twice', () => {
+    const good = file(shards[0], 0);
+    const complaint = (content: unknown, name = 'x.json'): string => {
+      try {
+        mergeResults([good, { file: name, content }]);
+      } catch (error) {
+        if (error instanceof MergeError) return error.message;
+        throw error;
+      }
+      return '';
+    };
+    const whole = good.content as object;
+    expect(complaint(null)).toBe('x.json is no result of "vsmmu explore".');
+    expect(complaint({ format: 'other' })).toBe('x.json is no result of "vsmmu explore".');
+    expect(complaint({ ...whole, format: 'vsmmu-explore-99' })).toBe(
+      `x.json has the format vsmmu-explore-99; this program reads ${RESULT_FORMAT}.`,
+    );
+    expect(complaint({ ...whole, version: '2.0.0' })).toBe(
+      'x.json was made by vsmmu 2.0.0, and 1.json by 1.0.0: explore all with the same.',
+    );
+    expect(complaint(whole, '1.json')).toBe('1.json is given twice.');
+    const damaged = (change: object): string =>
+      complaint({ ...whole, explorations: [{ ...shards[1], ...change }] });
+    expect(damaged({ states: -1 })).toMatch(/^x\.json is damaged: explorations\.0\.states: /);
+    expect(damaged({ levels: ['1'] })).toMatch(/^x\.json is damaged: explorations\.0\.levels\.0: /);
+    expect(damaged({ shard: { number: 4, of: 3, depth: 2 } })).toMatch(/explorations\.0\.shard: /);
+    expect(damaged({ violation: { schedule: [] } })).toMatch(/^x\.json is damaged: /);
   });
 
   it('give the shortest of what they found, and the depth of the least', () => {

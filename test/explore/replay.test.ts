@@ -37,7 +37,7 @@ describe('a scenario for a bare guest', () => {
   it('takes a fault apart: it is with the host, then in the queue, then with the guest', () => {
     const events = play([
       ...TRANSLATING,
-      'expect: { attached: { nic0: translate }, veventq: 1, ioctls: 30 }',
+      'expect: { attached: { nic0: translate }, veventq: 1, ioctls: 31 }',
       'dma: { device: nic0, read: 0x21_f000, expect: ok }',
       'dma: { device: nic0, write: 0x21_e000, expect: abort }',
       'take',

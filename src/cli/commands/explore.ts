@@ -1,11 +1,13 @@
 /** `vsmmu explore`: every order in which things can happen to a small machine, checked. */
 
-import { readFileSync, writeFileSync } from 'node:fs';
+import { accessSync, constants, readFileSync, writeFileSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { CONFIGURATIONS, type Configuration } from '../../explore/configurations.ts';
 import { explore as exploreAll, type Progress, type Shard } from '../../explore/explorer.ts';
 import { INVARIANTS } from '../../explore/problem.ts';
 import { mergeResults, RESULT_FORMAT, resultOf, type ResultEntry } from '../../explore/result.ts';
 import { EXIT, UsageError } from '../exit.ts';
+import { version } from '../version.ts';
 
 export interface ExploreCommandOptions {
   readonly depth?: string;
@@ -20,6 +22,7 @@ export interface ExploreCommandOptions {
 const DEFAULT_SECONDS = 60;
 const DEFAULT_SHARD_DEPTH = 3;
 const PROGRESS_MS = 200;
+const LOG_MS = 30_000;
 
 /**
  * @param name one configuration; all if undefined.
@@ -36,6 +39,8 @@ export function explore(name: string | undefined, options: ExploreCommandOptions
   const seconds =
     numberOf('seconds', options.seconds, 0, 1e9) ?? (depth === undefined ? DEFAULT_SECONDS : Infinity);
   const shard = shardOf(options);
+  requirePlace(options.output);
+  requirePlace(options.scenario);
   const start = performance.now();
   const entries: ResultEntry[] = [];
   for (const [i, configuration] of chosen.entries()) {
@@ -47,7 +52,8 @@ export function explore(name: string | undefined, options: ExploreCommandOptions
     });
     entries.push(entry);
     if (options.json !== true) describe(entry);
-    if (entry.violation !== null) break;
+    // The shards of the others would find no counterpart.
+    if (entry.violation !== null && shard === undefined) break;
   }
   return conclude(entries, options);
 }
@@ -72,11 +78,11 @@ function one(configuration: Configuration, { depth, seconds, shard }: Limits): R
   const options = {
     depth,
     stop: () => elapsed() >= seconds,
-    ...(line !== undefined && { progress: line.show }),
+    progress: line.show,
     ...(shard !== undefined && { shard }),
   };
   const exploration = exploreAll(configuration, options);
-  line?.clear();
+  line.clear();
   return resultOf(configuration, options, exploration, elapsed());
 }
 
@@ -85,7 +91,7 @@ function conclude(
   entries: readonly ResultEntry[],
   { json, output, scenario }: ExploreCommandOptions,
 ): number {
-  const file = { format: RESULT_FORMAT, explorations: entries };
+  const file = { format: RESULT_FORMAT, version, explorations: entries };
   if (output !== undefined) writeFileSync(output, `${JSON.stringify(file, undefined, 2)}\n`);
   if (json === true) print(JSON.stringify(file));
   const broken = entries.find(({ violation }) => violation !== null);
@@ -107,7 +113,8 @@ function describe({
   violation,
 }: ResultEntry): void {
   const part = shard === null ? '' : `, shard ${shard.number}/${shard.of}`;
-  const reach = end === 'exhausted' ? 'there are no other states' : `every order of up to ${depth} events`;
+  const all = end === 'exhausted' ? 'there are no other states' : `every order of up to ${depth} events`;
+  const reach = end === 'stopped' ? `${all}, then time was up` : all;
   const rate = Math.round(transitions / Math.max(seconds, 0.001));
   print(
     `${configuration}${part}: ${count(states)} states, ${count(transitions)} transitions, ${reach}; ` +
@@ -119,38 +126,58 @@ function describe({
   print(violation.text);
 }
 
-/** A line that is written over and over, if someone is looking. */
+/** A line that is written over and over if someone is looking, and now and then a line for a log if not. */
 function progressLine(
   name: string,
   elapsed: () => number,
-): { readonly show: (progress: Progress) => void; readonly clear: () => void } | undefined {
+): { readonly show: (progress: Progress) => void; readonly clear: () => void } {
   const { stderr } = process;
-  if (!stderr.isTTY) return undefined;
-  let last = -Infinity;
+  const [every, before, after] = stderr.isTTY ? [PROGRESS_MS, '\r\u001b[K', ''] : [LOG_MS, '', '\n'];
+  let last = stderr.isTTY ? -Infinity : performance.now();
   return {
     show({ depth, states, transitions, waiting }) {
       const now = performance.now();
-      if (now - last < PROGRESS_MS) return;
+      if (now - last < every) return;
       last = now;
       const rate = Math.round(transitions / Math.max(elapsed(), 0.001));
       stderr.write(
-        `\r\u001b[K${name}: depth ${depth}, ${count(states)} states, ${count(waiting)} to follow, ${count(rate)} transitions/s`,
+        `${before}${name}: depth ${depth}, ${count(states)} states, ${count(waiting)} to follow, ` +
+          `${count(rate)} transitions/s, ${Math.round(elapsed())} s${after}`,
       );
     },
     clear() {
-      if (last > 0) stderr.write('\r\u001b[K');
+      if (last > 0) stderr.write(before);
     },
   };
 }
 
-function shardOf({ shard, shardDepth }: ExploreCommandOptions): Shard | undefined {
+function shardOf(options: ExploreCommandOptions): Shard | undefined {
+  const { shard, shardDepth } = options;
   const depth = numberOf('shard-depth', shardDepth, 0, 100) ?? DEFAULT_SHARD_DEPTH;
-  if (shard === undefined) return undefined;
+  if (shard === undefined) {
+    if (shardDepth !== undefined) throw new UsageError('--shard-depth says nothing without --shard.');
+    return undefined;
+  }
   const match = /^(\d{1,6})\/(\d{1,6})$/.exec(shard);
   const [number, of] = match === null ? [0, 0] : [Number(match[1]), Number(match[2])];
   if (number < 1 || number > of)
     throw new UsageError(`--shard is a number of how many, such as 1/8, not "${shard}".`);
+  const limit = numberOf('depth', options.depth, 0, 1000) ?? Infinity;
+  if (limit <= depth)
+    throw new UsageError(
+      `Shards part after ${depth} events (--shard-depth), and --depth ${limit} ends there: nothing would be shared.`,
+    );
   return { number, of, depth };
+}
+
+/** An exploration is long, and would be lost if its result had no place. */
+function requirePlace(file: string | undefined): void {
+  if (file === undefined) return;
+  try {
+    accessSync(dirname(file), constants.W_OK);
+  } catch (error) {
+    throw new UsageError(`${file} cannot be written: ${(error as Error).message}`);
+  }
 }
 
 function numberOf(option: string, text: string | undefined, min: number, max: number): number | undefined {
@@ -165,6 +192,8 @@ function readJson(file: string): unknown {
   try {
     return JSON.parse(readFileSync(file, 'utf8')) as unknown;
   } catch (error) {
+    if (error instanceof SyntaxError)
+      throw new UsageError(`${file} is no JSON, or only a part of it: ${error.message}`);
     throw new UsageError(`${file} cannot be read: ${(error as Error).message}`);
   }
 }

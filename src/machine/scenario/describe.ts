@@ -58,9 +58,13 @@ export function describeStep(step: Step): string {
     case 'cfgi':
       return step.args.device === undefined ? 'CFGI_ALL' : `CFGI_STE ${step.args.device}`;
     case 'cfgi-cd':
-      return `CFGI_CD ${step.args.device}`;
+      return `CFGI_CD${step.args.all === true ? '_ALL' : ''} ${step.args.device}`;
     case 'tlbi':
       return step.args.space === undefined ? 'TLBI_NSNH_ALL' : `TLBI_NH_ASID ${step.args.space}`;
+    case 'tlbi-va': {
+      const { space, range } = step.args;
+      return `TLBI_NH_VA${space === undefined ? 'A' : ` ${space}`}${range === true ? ', a range' : ''}`;
+    }
     case 'sync':
       return 'CMD_SYNC';
     case 'take':
@@ -71,6 +75,10 @@ export function describeStep(step: Step): string {
       return 'time to try again';
     case 'move':
       return `${step.args.device} at ${step.args.at}`;
+    case 'remove':
+      return `the host wants ${step.args.device}`;
+    case 'migrate':
+      return 'save and go on elsewhere';
     case 'fail':
       return `fail ${step.args.ioctl.replace(/^.*?_/, '')} ${step.args.nth}`.slice(0, 25);
     case 'check':

@@ -254,16 +254,26 @@ export const STEPS = {
     schema: v.strictObject({ device: v.optional(device) }),
   },
   'cfgi-cd': {
-    about: 'issues CMD_CFGI_CD for a device',
+    about: 'issues CMD_CFGI_CD for a device, or CMD_CFGI_CD_ALL',
     guest: 'bare',
     short: 'device',
-    schema: v.strictObject({ device }),
+    schema: v.strictObject({ device, all: v.optional(flag) }),
   },
   tlbi: {
     about: 'issues CMD_TLBI_NH_ASID for an address space, or CMD_TLBI_NSNH_ALL',
     guest: 'bare',
     short: 'space',
     schema: v.strictObject({ space: v.optional(integer(0, BARE_SPACES - 1)) }),
+  },
+  'tlbi-va': {
+    about: 'issues CMD_TLBI_NH_VA for the page of an address space, or CMD_TLBI_NH_VAA',
+    guest: 'bare',
+    short: 'space',
+    schema: v.strictObject({
+      space: v.optional(integer(0, BARE_SPACES - 1)),
+      /** As a range that starts one page before. */
+      range: v.optional(flag),
+    }),
   },
   sync: { about: 'issues CMD_SYNC', guest: 'bare', short: undefined, schema: v.strictObject({}) },
   take: {
@@ -289,6 +299,18 @@ export const STEPS = {
     guest: 'bare',
     short: undefined,
     schema: v.strictObject({ device, at: pciAddress }),
+  },
+  remove: {
+    about: 'the host asks for a device back, and has it when the machine lets go of it',
+    guest: 'bare',
+    short: 'device',
+    schema: v.strictObject({ device }),
+  },
+  migrate: {
+    about: 'saves the virtual SMMU, ends it, and goes on with it in a new one',
+    guest: 'bare',
+    short: undefined,
+    schema: v.strictObject({}),
   },
   fail: {
     about: 'has the nth ioctl of a kind fail, counted within the next step',
