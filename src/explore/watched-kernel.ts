@@ -69,6 +69,8 @@ export class WatchedKernel implements Kernel {
   refusals: string[] = [];
   /** Calls that failed because they were told to, since {@link forget}. */
   failed = 0;
+  /** Called before and after each ioctl, and before and after a descriptor is closed. */
+  between: (() => void) | undefined;
 
   constructor(host: Kernel) {
     this.#host = host;
@@ -95,6 +97,13 @@ export class WatchedKernel implements Kernel {
   }
 
   close(fd: Fd): Errno {
+    this.between?.();
+    const errno = this.#close(fd);
+    this.between?.();
+    return errno;
+  }
+
+  #close(fd: Fd): Errno {
     const errno = this.#host.close(fd);
     if (errno !== 0) this.#refused(`close ${this.files.get(fd) ?? fd}`, errno);
     const path = this.files.get(fd);
@@ -115,6 +124,13 @@ export class WatchedKernel implements Kernel {
   }
 
   ioctl(fd: Fd, request: number, arg: Uint8Array): Errno {
+    this.between?.();
+    const errno = this.#ioctl(fd, request, arg);
+    this.between?.();
+    return errno;
+  }
+
+  #ioctl(fd: Fd, request: number, arg: Uint8Array): Errno {
     const name = NAMES.get(request) ?? `ioctl 0x${request.toString(16)}`;
     this.ioctls.push(name);
     const ordered = this.#take(name);

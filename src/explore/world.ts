@@ -74,6 +74,10 @@ export class World {
   everFailed = false;
   /** Faults are entered in the ledger; those of a probe are not. */
   audited = true;
+  /** Devices do DMA at every moment. */
+  racing = false;
+  /** Where it went in the last step, by device. */
+  #raced: Set<Reach>[] = [];
   /** What the last `take` got, and where the last DMA went. */
   taken: GuestEvent[] = [];
   lastDma: { readonly ok: boolean; readonly reach: Reach | undefined } | undefined;
@@ -161,6 +165,8 @@ export class World {
     this.refusal = undefined;
     const before = this.machine.state.failures.size > 0 ? undefined : this.#attachments();
     const wanted = this.#wantsQueue;
+    const reached = this.racing ? this.#reaches() : undefined;
+    if (this.racing) this.#race();
     let problem: Problem | undefined;
     try {
       this.#do(action);
@@ -169,6 +175,7 @@ export class World {
       if (error instanceof HostError && kernel.failed > 0) this.refusal = error;
       else problem = { invariant: 'exceptions', text: `${action.action} throws ${describeError(error)}` };
     }
+    kernel.between = undefined;
     if (kernel.failed > 0) this.everFailed = true;
     const { events } = this;
     if (wanted && !this.#wantsQueue) ledger.close(events, this.model.eventqEnabled);
@@ -178,7 +185,54 @@ export class World {
     if (kernel.refusals.length > 0) problem ??= { invariant: 'calls', text: kernel.refusals.join('; ') };
     if (this.audited)
       problem ??= ledger.look(this.guest.pendingEvents()) ?? ledger.check(events, this.overflow, false);
+    if (reached !== undefined) problem ??= this.#checkRace(action, reached, before === undefined);
     return problem ?? this.#checkHitless(action, before);
+  }
+
+  /** Where DMA of each device may go now. */
+  #reaches(): Set<Reach>[] {
+    const { model } = this;
+    return model.devices.map((device) => {
+      if (!device.plugged) return new Set<Reach>(['abort']);
+      const reaches = model.reaches(device);
+      // One that waits for its StreamID is attached anew when it gets it.
+      return model.isShadowed(device) ? reaches.add('abort') : reaches;
+    });
+  }
+
+  /** From now until the end of the step devices read the page whenever the host is called. */
+  #race(): void {
+    this.#raced = this.devices.map(() => new Set<Reach>());
+    this.kernel.between = () => {
+      for (const [i, raced] of this.#raced.entries()) raced.add(this.probe(i));
+    };
+  }
+
+  /** In the middle of a step devices reach what they did before it, or do after it. */
+  #checkRace(action: Action, before: readonly Set<Reach>[], failing: boolean): Problem | undefined {
+    const after = this.#reaches();
+    const refused = failing || this.kernel.failed > 0 || this.machine.state.failures.size > 0;
+    for (const [i, raced] of this.#raced.entries())
+      for (const reach of raced) {
+        const { name } = this.devices[i];
+        if (reach === 'abort' ? refused || this.#mayAbort(action, name) : false) continue;
+        if (before[i].has(reach) || after[i].has(reach)) continue;
+        // Also a device that is refused in the end was under the guest's SMMU for a moment.
+        const comes = action.action === 'plug' && action.args.device === name;
+        if (comes && this.model.reaches(this.model.devices[i]).has(reach)) continue;
+        const invariant = reach === 'abort' ? 'hitless' : 'isolation';
+        const where = reach === 'abort' ? 'aborts' : `goes to frame ${reach}`;
+        return { invariant, text: `In the middle of ${action.action}, a read by ${name} ${where}.` };
+      }
+    for (const [i, raced] of this.#raced.entries())
+      for (const reach of raced) this.model.uses(this.model.devices[i], reach);
+    return undefined;
+  }
+
+  /** A step about a device as a whole, or about all, stops its DMA for a moment; no other does. */
+  #mayAbort({ action, args }: Action, name: string): boolean {
+    if (action === 'reset' || action === 'migrate' || action === 'retry' || action === 'deliver') return true;
+    return (action === 'plug' || action === 'unplug' || action === 'move') && args.device === name;
   }
 
   /** There should be a vEVENTQ: while this holds, it is one life of it. */
@@ -314,6 +368,10 @@ export class World {
         this.host.label = '';
         return;
       }
+      case 'race':
+        this.racing = true;
+        this.audited = false;
+        return;
       case 'migrate':
         this.#migrate();
         return;

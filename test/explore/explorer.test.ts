@@ -20,6 +20,7 @@ const DEPTHS: Readonly<Record<string, number>> = {
   caches: 2,
   commands: 2,
   buses: 2,
+  race: 2,
   driver: 9,
   failures: 1,
 };

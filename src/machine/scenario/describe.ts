@@ -77,6 +77,8 @@ export function describeStep(step: Step): string {
       return `${step.args.device} at ${step.args.at}`;
     case 'remove':
       return `the host wants ${step.args.device}`;
+    case 'race':
+      return 'DMA all the time';
     case 'migrate':
       return 'save and go on elsewhere';
     case 'fail':

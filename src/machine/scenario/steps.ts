@@ -306,6 +306,13 @@ export const STEPS = {
     short: 'device',
     schema: v.strictObject({ device }),
   },
+  race: {
+    about:
+      'from now on every device reads its page before and after each call to the host; no events are checked',
+    guest: 'bare',
+    short: undefined,
+    schema: v.strictObject({}),
+  },
   migrate: {
     about: 'saves the virtual SMMU, ends it, and goes on with it in a new one',
     guest: 'bare',
