@@ -5,7 +5,7 @@ import { CMDQ_CONS, OFFSET } from '../spec/registers.ts';
 import { pathOf } from './bench-host.ts';
 import type { ModelDevice, Reach } from './guest-model.ts';
 import type { Invariant, Problem } from './problem.ts';
-import type { World } from './world.ts';
+import { where, type World } from './world.ts';
 
 const problem = (invariant: Invariant, text: string): Problem => ({ invariant, text });
 
@@ -200,9 +200,6 @@ function reaches({ model }: World, device: ModelDevice, failing: boolean): Set<R
   const allowed = model.reaches(device);
   return failing ? allowed.add('abort') : allowed;
 }
-
-const where = (reach: Reach): string =>
-  reach === 'abort' ? 'an abort' : reach === -1 ? 'unknown memory' : `frame ${reach}`;
 
 /** What the host refused is tried again, and succeeds. */
 function recover(world: World): Problem | undefined {

@@ -67,6 +67,11 @@ const ROOT = -1;
 /** Moves after which a walk ends, so that what a world keeps of its past stays small. */
 const LONGEST_WALK = 200;
 
+const ANOTHER_STATE: Problem = {
+  invariant: 'deterministic',
+  text: 'The same steps led to another state than before.',
+};
+
 /** A move that is still to be tried in some state. */
 interface Untried {
   readonly move: Move;
@@ -103,6 +108,8 @@ class Explorer {
   #depth = 0;
   #waiting = 0;
   #violation: Violation | undefined;
+  /** One that may not be a shortest. */
+  #suspected: Violation | undefined;
   #stopped = false;
 
   constructor(configuration: Configuration, options: ExploreOptions) {
@@ -116,9 +123,9 @@ class Explorer {
     this.#known.enter(print, 0);
     this.#remember(ROOT, 0, print);
     const problem = check(walk.world) ?? finish(walk.world);
-    if (problem !== undefined) this.#report(walk, problem, true);
+    if (problem !== undefined) this.#violation = this.#report(walk, problem, true);
     const levels = [1];
-    while (this.#depth < this.#options.depth && this.#first < this.#parents.length && !this.#over) {
+    while (this.#depth < this.#limit && this.#first < this.#parents.length && !this.#over) {
       this.#last = this.#parents.length;
       this.#depth += 1;
       for (let state = this.#first; state < this.#last && !this.#over; state++) {
@@ -132,6 +139,7 @@ class Explorer {
       this.#edgesBefore = this.#edges;
       this.#edges = new Map();
     }
+    this.#violation ??= this.#suspected;
     const exhausted = this.#first >= this.#parents.length;
     return {
       depth: this.#depth,
@@ -148,6 +156,11 @@ class Explorer {
       levels,
       violation: this.#violation,
     };
+  }
+
+  /** Events in a schedule that is tried, at most: longer ones than a known violation are of no use. */
+  get #limit(): number {
+    return Math.min(this.#options.depth, this.#suspected?.schedule.length ?? Infinity);
   }
 
   get #over(): boolean {
@@ -187,7 +200,9 @@ class Explorer {
     const edge = (this.#edges.get(at) ?? this.#edgesBefore.get(at))?.find(({ to }) => this.#isLeft(to));
     if (edge === undefined) return undefined;
     walk.take(this.#moveList[edge.move]);
-    return this.#isIn(walk, edge.to) ? edge.to : undefined;
+    if (this.#isIn(walk, edge.to)) return edge.to;
+    this.#suspect(walk, ANOTHER_STATE, false);
+    return undefined;
   }
 
   /** Whether there is something left to try in a state at this depth. */
@@ -200,10 +215,15 @@ class Explorer {
   #tryMove(state: number, walk: Walk, { move, after }: Untried, untried: Untried[]): number | undefined {
     this.#transitions += 1;
     if (this.#transitions % LOOK === 0) this.#look();
-    const immediate = walk.take(move) ?? check(walk.world);
+    const immediate = walk.take(move) ?? check(walk.world) ?? walk.found;
     if (immediate !== undefined) {
-      this.#found(state, move, walk, immediate, false);
-      return undefined;
+      if (this.#isShortest(walk, state)) {
+        this.#violation = this.#report(walk, immediate, false);
+        return undefined;
+      }
+      this.#suspect(walk, immediate, false);
+      const again = this.#replay(state);
+      return again && this.#tryMove(state, again, { move, after }, untried);
     }
     if (walk.failuresLeft > 0)
       // One failure before two: what may fail besides comes behind all that is there.
@@ -221,8 +241,38 @@ class Explorer {
     const steps = walk.actions.length;
     const late = finish(walk.world);
     walk.actions.length = steps;
-    if (late !== undefined) this.#found(state, move, walk, late, true);
+    if (late !== undefined) this.#judge(state, move, walk, late);
     return undefined;
+  }
+
+  /** Whether a walk has just come from a state to which it went by the shortest way. */
+  #isShortest(walk: Walk, state: number): boolean {
+    return walk.moves.length === this.#pathTo(state).length + 1;
+  }
+
+  /** A problem showed by use after a move from a state: finds out whether it does by the shortest way too. */
+  #judge(state: number, move: Move, walk: Walk, problem: Problem): void {
+    if (this.#isShortest(walk, state)) {
+      this.#violation = this.#report(walk, problem, true);
+      return;
+    }
+    const short = this.#replay(state);
+    if (short === undefined) return;
+    short.take(move);
+    const steps = short.actions.length;
+    const again = finish(short.world);
+    short.actions.length = steps;
+    if (again === undefined) this.#suspect(walk, problem, true);
+    else this.#violation = this.#report(short, again, true);
+  }
+
+  /**
+   * A walk that has come a long way met a problem that is not there by the shortest way to the same state: it depends on
+   * something else. A shorter schedule may show that too, so the search goes on as long as there can be one.
+   */
+  #suspect(walk: Walk, problem: Problem, byUse: boolean): void {
+    if (walk.moves.length >= (this.#suspected?.schedule.length ?? Infinity)) return;
+    this.#suspected = this.#report(walk, problem, byUse);
   }
 
   #print(walk: Walk): Fingerprint {
@@ -256,50 +306,21 @@ class Explorer {
   #replay(state: number): Walk | undefined {
     const walk = new Walk(this.#configuration);
     for (const move of this.#pathTo(state)) walk.take(move);
-    return this.#isIn(walk, state) ? walk : undefined;
+    if (this.#isIn(walk, state)) return walk;
+    this.#violation = this.#report(walk, ANOTHER_STATE, false);
+    return undefined;
   }
 
   /** Whether a walk is in this state, as it has to be. */
   #isIn(walk: Walk, state: number): boolean {
     const print = this.#print(walk);
     const { hi, lo } = this.#prints[state];
-    if (print.hi === hi && print.lo === lo) return true;
-    const problem: Problem = {
-      invariant: 'deterministic',
-      text: 'The same steps led to another state than before.',
-    };
-    this.#report(walk, problem, false);
-    return false;
+    return print.hi === hi && print.lo === lo;
   }
 
-  /**
-   * Reports the shortest way to see a problem that a walk has met. The walk may have come a long way; that matters only
-   * if the problem is not there by the shortest way to the same state, and so depends on something else.
-   */
-  #found(state: number, move: Move, walk: Walk, problem: Problem, byUse: boolean): void {
-    const path = this.#pathTo(state);
-    if (walk.moves.length > path.length + 1) {
-      const short = new Walk(this.#configuration);
-      for (const step of path) short.take(step);
-      const immediate = short.take(move) ?? check(short.world);
-      const steps = short.actions.length;
-      const again = immediate ?? (byUse ? finish(short.world) : undefined);
-      short.actions.length = steps;
-      if (again !== undefined) {
-        this.#report(short, again, immediate === undefined);
-        return;
-      }
-    }
-    this.#report(walk, problem, byUse);
-  }
-
-  #report({ moves, actions }: Walk, problem: Problem, byUse: boolean): void {
-    this.#violation = {
-      problem,
-      schedule: moves.map((move) => this.#nameOf(move)),
-      actions: [...actions],
-      byUse,
-    };
+  #report({ moves, actions }: Walk, problem: Problem, byUse: boolean): Violation {
+    const schedule = moves.map((move) => this.#nameOf(move));
+    return { problem, schedule, actions: [...actions], byUse };
   }
 
   #nameOf({ event, failures }: Move): string {

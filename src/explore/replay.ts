@@ -76,7 +76,9 @@ class Replay {
         this.#verdict(finish(this.#world), step.line);
         return;
       }
-      const problem = this.#perform(step) ?? check(this.#world);
+      const problem =
+        this.#perform(step) ??
+        (step.action === 'fail' ? undefined : (check(this.#world) ?? this.#world.look()));
       this.#reportState();
       if (problem === undefined) continue;
       this.#verdict(problem, step.line);

@@ -20,6 +20,8 @@ export class Walk {
   readonly actions: Action[] = [];
   readonly moves: Move[] = [];
   failuresLeft: number;
+  /** What a look around after the last step found. */
+  found: Problem | undefined;
   programCounter = 0;
 
   constructor(configuration: Configuration) {
@@ -66,7 +68,10 @@ export class Walk {
 
   #perform(action: Action): Problem | undefined {
     this.actions.push(action);
-    return this.world.perform(action);
+    const problem = this.world.perform(action);
+    // A way that is gone again has to leave the same caches behind.
+    this.found = action.action === 'fail' ? undefined : this.world.look();
+    return problem;
   }
 }
 

@@ -189,6 +189,27 @@ export class World {
     return problem ?? this.#checkHitless(action, before);
   }
 
+  /**
+   * Has devices read the page, where it can make no event. What they reach fills the caches, so that what is not
+   * invalidated later shows; and it is looked at after every step, as states that seem equal may differ in their caches.
+   */
+  look(): Problem | undefined {
+    const { model, devices } = this;
+    const failing = this.machine.state.failures.size > 0;
+    const mayHear = model.smmuEnabled && model.eventqEnabled;
+    for (const [i, allowed] of this.#reaches().entries()) {
+      if (failing) allowed.add('abort');
+      if (mayHear && allowed.has('abort')) continue;
+      const found = this.#probe(i);
+      if (allowed.has(found)) continue;
+      return {
+        invariant: found === 'abort' ? 'access' : 'isolation',
+        text: `A read by ${devices[i].name} ends at ${where(found)}; allowed is ${[...allowed].map(where).join(' or ')}.`,
+      };
+    }
+    return undefined;
+  }
+
   /** Where DMA of each device may go now. */
   #reaches(): Set<Reach>[] {
     const { model } = this;
@@ -429,6 +450,10 @@ export class World {
   /** Where a read of the page by a device really goes. Caches fill, and the guest may get an event. */
   probe(device: number): Reach {
     this.audited = false;
+    return this.#probe(device);
+  }
+
+  #probe(device: number): Reach {
     const bytes = new Uint8Array(8);
     if (this.host.read(device, BigInt(BARE_PAGE), bytes) !== OUTCOME.Ok) return 'abort';
     return reachOf(bytes) ?? -1;
@@ -474,6 +499,10 @@ export class World {
     return undefined;
   }
 }
+
+/** In words. */
+export const where = (reach: Reach): string =>
+  reach === 'abort' ? 'an abort' : reach === -1 ? 'unknown memory' : `frame ${reach}`;
 
 /** Which frame the bytes come from. */
 function reachOf(bytes: Uint8Array): number | undefined {

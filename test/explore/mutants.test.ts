@@ -5,7 +5,8 @@ import { explore } from '../../src/explore/explorer.ts';
 import type { Invariant } from '../../src/explore/problem.ts';
 import { runBareScenario } from '../../src/explore/replay.ts';
 import { scenarioText } from '../../src/explore/scenario-text.ts';
-import { IOMMU_DESTROY } from '../../src/iommufd/uapi/iommufd.ts';
+import { IOMMU_DESTROY, IOMMU_HWPT_INVALIDATE } from '../../src/iommufd/uapi/iommufd.ts';
+import { VFIO_DEVICE_ATTACH_IOMMUFD_PT, VFIO_DEVICE_DETACH_IOMMUFD_PT } from '../../src/iommufd/uapi/vfio.ts';
 import type { Machine, MachineOptions } from '../../src/machine/machine.ts';
 import { parseScenario } from '../../src/machine/scenario/parse.ts';
 import { INVALIDATE } from '../../src/smmu/ports.ts';
@@ -252,6 +253,93 @@ const MUTANTS: readonly {
       options: (options) => {
         intercept(options, IOMMU_DESTROY.request, () => 0);
         options.kernel.close = () => 0;
+      },
+    },
+  },
+  {
+    name: 'a device without a StreamID of its own goes around the tables',
+    where: 'buses',
+    schedule: ['nic0 at 00:02.0'],
+    invariant: 'attachment',
+    mutant: {
+      desired: () => (right) => ({
+        ...right,
+        streams: right.streams.map((stream) =>
+          stream.vsid === undefined
+            ? { ...stream, target: { kind: 'bypass', ste: [9, 0, 0, 0], key: 'bypass' } }
+            : stream,
+        ),
+      }),
+    },
+  },
+  {
+    name: 'an invalidation that the host refused counts as done',
+    where: 'caches',
+    only: ['page 0: nothing', 'TLBI_NH_ASID 0', 'SYNC', 'CFGI_STE nic0'],
+    schedule: ['page 0: nothing', 'TLBI_NH_ASID 0', 'SYNC (IOMMU_HWPT_INVALIDATE 1: EIO)'],
+    invariant: 'isolation',
+    mutant: {
+      options: (options) => {
+        intercept(options, IOMMU_HWPT_INVALIDATE.request, (_, go) => {
+          go();
+          return 0;
+        });
+      },
+    },
+  },
+  {
+    name: 'of all commands up to a CMD_SYNC only the first goes to the host',
+    where: 'commands',
+    only: ['page 0: nothing', 'page 1: 3', 'TLBI_NH_ASID 0', 'TLBI_NH_VA 1 range', 'SYNC'],
+    schedule: ['page 1: 3', 'TLBI_NH_ASID 0', 'TLBI_NH_VA 1 range', 'SYNC'],
+    invariant: 'isolation',
+    mutant: {
+      options: (options) => {
+        intercept(options, IOMMU_HWPT_INVALIDATE.request, (arg, go) => {
+          IOMMU_HWPT_INVALIDATE.set(arg, 'entry_num', 1);
+          return go();
+        });
+      },
+    },
+  },
+  {
+    name: 'after a failure, what the host says of the entry is believed',
+    where: 'commands',
+    only: ['page 0: nothing', 'TLBI_NH_ASID 1', 'TLBI_NH_VA 0', 'SYNC'],
+    schedule: [
+      'page 0: nothing',
+      'TLBI_NH_VA 0',
+      // The first has but one command; the second is the attempt to invalidate everything instead.
+      'SYNC (IOMMU_HWPT_INVALIDATE 1: EIO, IOMMU_HWPT_INVALIDATE 2: EIO)',
+    ],
+    invariant: 'isolation',
+    mutant: {
+      options: (options) => {
+        intercept(options, IOMMU_HWPT_INVALIDATE.request, (arg, go) => {
+          const count = IOMMU_HWPT_INVALIDATE.get(arg, 'entry_num');
+          const errno = go();
+          const blamed = IOMMU_HWPT_INVALIDATE.get(arg, 'entry_num');
+          // Those before the one that is blamed are done, it seems.
+          return errno !== 0 && blamed > 0 && blamed < count ? 0 : errno;
+        });
+      },
+    },
+  },
+  {
+    name: 'a device is detached before it gets another table',
+    where: 'race',
+    only: ['STE nic0 translate 1', 'STE nic0 bypass', 'CFGI_STE nic0', 'SMMUEN=0'],
+    schedule: ['SMMUEN=0'],
+    invariant: 'hitless',
+    mutant: {
+      options: (options) => {
+        const { kernel } = options;
+        const ioctl = kernel.ioctl.bind(kernel);
+        kernel.ioctl = (fd, request, arg) => {
+          if (request === VFIO_DEVICE_ATTACH_IOMMUFD_PT.request)
+            ioctl(fd, VFIO_DEVICE_DETACH_IOMMUFD_PT.request, VFIO_DEVICE_DETACH_IOMMUFD_PT.encode());
+          return ioctl(fd, request, arg);
+        };
       },
     },
   },
