@@ -105,7 +105,7 @@ const explore = program
   .description('every order in which things can happen to a small machine, checked')
   .argument(
     '[configuration]',
-    'queue, streams, pair, caches, commands, buses, race, driver or failures (default: all)',
+    'queue, streams, pair, storm, caches, commands, buses, race, driver or failures (default: all)',
   )
   .option('--depth <events>', 'how many events a schedule has at most')
   .option('--seconds <seconds>', 'how long it may take (default: 60, without --depth)')

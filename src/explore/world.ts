@@ -4,7 +4,7 @@
  * after every step, and at the end by use.
  */
 
-import type { EventCounters } from '../accel/event-bridge.ts';
+import type { EventCounters } from '../accel/event-counters.ts';
 import type { ReconcileReport } from '../accel/report.ts';
 import type { Step } from '../machine/scenario/steps.ts';
 import { Machine } from '../machine/machine.ts';
@@ -185,6 +185,7 @@ export class World {
     if (kernel.refusals.length > 0) problem ??= { invariant: 'calls', text: kernel.refusals.join('; ') };
     if (this.audited)
       problem ??= ledger.look(this.guest.pendingEvents()) ?? ledger.check(events, this.overflow, false);
+    if (action.action === 'plug') problem ??= this.#checkPlug(action.args.device);
     if (reached !== undefined) problem ??= this.#checkRace(action, reached, before === undefined);
     return problem ?? this.#checkHitless(action, before);
   }
@@ -208,6 +209,13 @@ export class World {
       };
     }
     return undefined;
+  }
+
+  /** A plug that cannot be served is refused: one that succeeds has attached the device to something. */
+  #checkPlug(name: string): Problem | undefined {
+    const i = this.indexOf(name);
+    if (!this.model.devices[i].plugged || this.kernel.attachmentOf(pathOf(i)) !== 'nothing') return undefined;
+    return { invariant: 'attachment', text: `${name} was plugged, and is attached to nothing.` };
   }
 
   /** Where DMA of each device may go now. */
@@ -416,9 +424,10 @@ export class World {
 
   /** The virtual SMMU is saved, and a new one goes on where it was. */
   #migrate(): void {
+    const { delivered } = this.events;
     const snapshot = takeSnapshot(this.machine);
-    // What is on its way to the guest is not lost when the old machine ends.
-    this.#eventsBefore = { ...this.events };
+    // What is on its way to the guest is in the snapshot. The old machine goes on, and delivers it to nobody.
+    this.#eventsBefore = { ...this.events, delivered };
     for (const { name } of this.machine.state.devices) this.machine.unplug(name);
     this.machine = this.#makeMachine();
     restoreSnapshot(this.machine, structuredClone(snapshot));
