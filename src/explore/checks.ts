@@ -4,8 +4,9 @@ import { BARE_RAM } from '../guest/bare-guest.ts';
 import { CMDQ_CONS, OFFSET } from '../spec/registers.ts';
 import { pathOf } from './bench-host.ts';
 import type { ModelDevice, Reach } from './guest-model.ts';
+import { where } from './onlookers.ts';
 import type { Invariant, Problem } from './problem.ts';
-import { where, type World } from './world.ts';
+import type { World } from './world.ts';
 
 const problem = (invariant: Invariant, text: string): Problem => ({ invariant, text });
 

@@ -78,7 +78,7 @@ class Replay {
       }
       const problem =
         this.#perform(step) ??
-        (step.action === 'fail' ? undefined : (check(this.#world) ?? this.#world.look()));
+        (step.action === 'fail' ? undefined : (check(this.#world) ?? this.#world.onlookers.look()));
       this.#reportState();
       if (problem === undefined) continue;
       this.#verdict(problem, step.line);

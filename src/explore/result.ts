@@ -1,6 +1,5 @@
 /** What an exploration found, as a file; and the files of all shards put together. */
 
-import * as v from 'valibot';
 import { hex32 } from '../bits/u64.ts';
 import type { Configuration } from './configurations.ts';
 import type { Exploration, ExploreOptions, Shard } from './explorer.ts';
@@ -187,37 +186,50 @@ const listed = (numbers: readonly number[]): string =>
     ? numbers.join(', ')
     : `${numbers.slice(0, 10).join(', ')} and ${numbers.length - 10} others`;
 
-const count = v.pipe(v.number(), v.integer(), v.minValue(0));
-const RESULT_ENTRY = v.object({
-  configuration: v.string(),
-  digest: v.string(),
-  limit: v.nullable(count),
-  shard: v.nullable(
-    v.pipe(
-      v.object({ number: count, of: count, depth: count }),
-      v.check(({ number, of }) => number >= 1 && number <= of, 'a shard of so many is expected'),
-    ),
-  ),
-  depth: count,
-  end: v.picklist(['exhausted', 'depth', 'stopped', 'violation']),
-  states: count,
-  transitions: count,
-  levels: v.array(count),
-  seconds: v.pipe(v.number(), v.minValue(0)),
-  violation: v.nullable(
-    v.object({
-      invariant: v.picklist(Object.keys(INVARIANTS) as Invariant[]),
-      text: v.string(),
-      schedule: v.array(v.string()),
-      scenario: v.string(),
-    }),
-  ),
-});
-const RESULT_FILE = v.object({
-  format: v.literal(RESULT_FORMAT),
-  version: v.string(),
-  explorations: v.array(RESULT_ENTRY),
-});
+const isCount = (value: unknown): boolean => Number.isInteger(value) && (value as number) >= 0;
+const isText = (value: unknown): boolean => typeof value === 'string';
+const isTexts = (value: unknown): boolean => Array.isArray(value) && value.every(isText);
+const orNull =
+  (test: (value: unknown) => boolean) =>
+  (value: unknown): boolean =>
+    value === null || test(value);
+
+/** What each field has to be. */
+type Shape = Readonly<Record<string, (value: unknown) => boolean>>;
+
+/** @returns the name of the first field that is not what it has to be. */
+function wrongField(value: unknown, shape: Shape): string | undefined {
+  if (typeof value !== 'object' || value === null) return 'all of it';
+  const fields = value as Readonly<Record<string, unknown>>;
+  return Object.keys(shape).find((name) => !shape[name](fields[name]));
+}
+
+const SHARD: Shape = { number: isCount, of: isCount, depth: isCount };
+function isShard(value: unknown): boolean {
+  if (wrongField(value, SHARD) !== undefined) return false;
+  const { number, of } = value as Shard;
+  return number >= 1 && number <= of;
+}
+
+const VIOLATION: Shape = {
+  invariant: (value) => isText(value) && Object.hasOwn(INVARIANTS, value as string),
+  text: isText,
+  schedule: isTexts,
+  scenario: isText,
+};
+const ENTRY: Shape = {
+  configuration: isText,
+  digest: isText,
+  limit: orNull(isCount),
+  shard: orNull(isShard),
+  depth: isCount,
+  end: (value) => ['exhausted', 'depth', 'stopped', 'violation'].includes(value as string),
+  states: isCount,
+  transitions: isCount,
+  levels: (value) => Array.isArray(value) && value.every(isCount),
+  seconds: (value) => typeof value === 'number' && value >= 0,
+  violation: orNull((value) => wrongField(value, VIOLATION) === undefined),
+};
 
 /** @throws MergeError */
 function checked({ file, content }: NamedResult): ResultFile {
@@ -226,8 +238,12 @@ function checked({ file, content }: NamedResult): ResultFile {
     throw new MergeError(`${file} is no result of "vsmmu explore".`);
   if (format !== RESULT_FORMAT)
     throw new MergeError(`${file} has the format ${format}; this program reads ${RESULT_FORMAT}.`);
-  const parsed = v.safeParse(RESULT_FILE, content);
-  if (parsed.success) return parsed.output;
-  const [issue] = parsed.issues;
-  throw new MergeError(`${file} is damaged: ${v.getDotPath(issue) ?? 'it'}: ${issue.message}.`);
+  const { version, explorations } = content as Partial<ResultFile>;
+  if (!isText(version)) throw new MergeError(`${file} is damaged: version.`);
+  if (!Array.isArray(explorations)) throw new MergeError(`${file} is damaged: explorations.`);
+  for (const [i, entry] of explorations.entries()) {
+    const wrong = wrongField(entry, ENTRY);
+    if (wrong !== undefined) throw new MergeError(`${file} is damaged: exploration ${i + 1}, ${wrong}.`);
+  }
+  return content as ResultFile;
 }

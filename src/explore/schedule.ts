@@ -70,7 +70,7 @@ export class Walk {
     this.actions.push(action);
     const problem = this.world.perform(action);
     // A way that is gone again has to leave the same caches behind.
-    this.found = action.action === 'fail' ? undefined : this.world.look();
+    this.found = action.action === 'fail' ? undefined : this.world.onlookers.look();
     return problem;
   }
 }

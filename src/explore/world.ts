@@ -28,6 +28,7 @@ import { EVENTQ_PROD, OFFSET } from '../spec/registers.ts';
 import { BenchHost, LOG2_TLB_ENTRIES, pathOf } from './bench-host.ts';
 import { EventLedger } from './event-ledger.ts';
 import { GuestModel, type ModelDevice, type Reach } from './guest-model.ts';
+import { Onlookers } from './onlookers.ts';
 import type { Problem } from './problem.ts';
 import { type Failure, WatchedKernel } from './watched-kernel.ts';
 
@@ -74,10 +75,8 @@ export class World {
   everFailed = false;
   /** Faults are entered in the ledger; those of a probe are not. */
   audited = true;
-  /** Devices do DMA at every moment. */
-  racing = false;
-  /** Where it went in the last step, by device. */
-  #raced: Set<Reach>[] = [];
+  /** Devices that do DMA beside what happens. */
+  readonly onlookers = new Onlookers(this);
   /** What the last `take` got, and where the last DMA went. */
   taken: GuestEvent[] = [];
   lastDma: { readonly ok: boolean; readonly reach: Reach | undefined } | undefined;
@@ -165,8 +164,7 @@ export class World {
     this.refusal = undefined;
     const before = this.machine.state.failures.size > 0 ? undefined : this.#attachments();
     const wanted = this.#wantsQueue;
-    const reached = this.racing ? this.#reaches() : undefined;
-    if (this.racing) this.#race();
+    this.onlookers.start();
     let problem: Problem | undefined;
     try {
       this.#do(action);
@@ -175,7 +173,6 @@ export class World {
       if (error instanceof HostError && kernel.failed > 0) this.refusal = error;
       else problem = { invariant: 'exceptions', text: `${action.action} throws ${describeError(error)}` };
     }
-    kernel.between = undefined;
     if (kernel.failed > 0) this.everFailed = true;
     const { events } = this;
     if (wanted && !this.#wantsQueue) ledger.close(events, this.model.eventqEnabled);
@@ -186,29 +183,8 @@ export class World {
     if (this.audited)
       problem ??= ledger.look(this.guest.pendingEvents()) ?? ledger.check(events, this.overflow, false);
     if (action.action === 'plug') problem ??= this.#checkPlug(action.args.device);
-    if (reached !== undefined) problem ??= this.#checkRace(action, reached, before === undefined);
+    problem ??= this.onlookers.check(action, before === undefined);
     return problem ?? this.#checkHitless(action, before);
-  }
-
-  /**
-   * Has devices read the page, where it can make no event. What they reach fills the caches, so that what is not
-   * invalidated later shows; and it is looked at after every step, as states that seem equal may differ in their caches.
-   */
-  look(): Problem | undefined {
-    const { model, devices } = this;
-    const failing = this.machine.state.failures.size > 0;
-    const mayHear = model.smmuEnabled && model.eventqEnabled;
-    for (const [i, allowed] of this.#reaches().entries()) {
-      if (failing) allowed.add('abort');
-      if (mayHear && allowed.has('abort')) continue;
-      const found = this.#probe(i);
-      if (allowed.has(found)) continue;
-      return {
-        invariant: found === 'abort' ? 'access' : 'isolation',
-        text: `A read by ${devices[i].name} ends at ${where(found)}; allowed is ${[...allowed].map(where).join(' or ')}.`,
-      };
-    }
-    return undefined;
   }
 
   /** A plug that cannot be served is refused: one that succeeds has attached the device to something. */
@@ -216,52 +192,6 @@ export class World {
     const i = this.indexOf(name);
     if (!this.model.devices[i].plugged || this.kernel.attachmentOf(pathOf(i)) !== 'nothing') return undefined;
     return { invariant: 'attachment', text: `${name} was plugged, and is attached to nothing.` };
-  }
-
-  /** Where DMA of each device may go now. */
-  #reaches(): Set<Reach>[] {
-    const { model } = this;
-    return model.devices.map((device) => {
-      if (!device.plugged) return new Set<Reach>(['abort']);
-      const reaches = model.reaches(device);
-      // One that waits for its StreamID is attached anew when it gets it.
-      return model.isShadowed(device) ? reaches.add('abort') : reaches;
-    });
-  }
-
-  /** From now until the end of the step devices read the page whenever the host is called. */
-  #race(): void {
-    this.#raced = this.devices.map(() => new Set<Reach>());
-    this.kernel.between = () => {
-      for (const [i, raced] of this.#raced.entries()) raced.add(this.probe(i));
-    };
-  }
-
-  /** In the middle of a step devices reach what they did before it, or do after it. */
-  #checkRace(action: Action, before: readonly Set<Reach>[], failing: boolean): Problem | undefined {
-    const after = this.#reaches();
-    const refused = failing || this.kernel.failed > 0 || this.machine.state.failures.size > 0;
-    for (const [i, raced] of this.#raced.entries())
-      for (const reach of raced) {
-        const { name } = this.devices[i];
-        if (reach === 'abort' ? refused || this.#mayAbort(action, name) : false) continue;
-        if (before[i].has(reach) || after[i].has(reach)) continue;
-        // Also a device that is refused in the end was under the guest's SMMU for a moment.
-        const comes = action.action === 'plug' && action.args.device === name;
-        if (comes && this.model.reaches(this.model.devices[i]).has(reach)) continue;
-        const invariant = reach === 'abort' ? 'hitless' : 'isolation';
-        const where = reach === 'abort' ? 'aborts' : `goes to frame ${reach}`;
-        return { invariant, text: `In the middle of ${action.action}, a read by ${name} ${where}.` };
-      }
-    for (const [i, raced] of this.#raced.entries())
-      for (const reach of raced) this.model.uses(this.model.devices[i], reach);
-    return undefined;
-  }
-
-  /** A step about a device as a whole, or about all, stops its DMA for a moment; no other does. */
-  #mayAbort({ action, args }: Action, name: string): boolean {
-    if (action === 'reset' || action === 'migrate' || action === 'retry' || action === 'deliver') return true;
-    return (action === 'plug' || action === 'unplug' || action === 'move') && args.device === name;
   }
 
   /** There should be a vEVENTQ: while this holds, it is one life of it. */
@@ -398,7 +328,7 @@ export class World {
         return;
       }
       case 'race':
-        this.racing = true;
+        this.onlookers.racing = true;
         this.audited = false;
         return;
       case 'migrate':
@@ -459,10 +389,11 @@ export class World {
   /** Where a read of the page by a device really goes. Caches fill, and the guest may get an event. */
   probe(device: number): Reach {
     this.audited = false;
-    return this.#probe(device);
+    return this.read(device);
   }
 
-  #probe(device: number): Reach {
+  /** As {@link probe}, where no event can come of it. */
+  read(device: number): Reach {
     const bytes = new Uint8Array(8);
     if (this.host.read(device, BigInt(BARE_PAGE), bytes) !== OUTCOME.Ok) return 'abort';
     return reachOf(bytes) ?? -1;
@@ -508,10 +439,6 @@ export class World {
     return undefined;
   }
 }
-
-/** In words. */
-export const where = (reach: Reach): string =>
-  reach === 'abort' ? 'an abort' : reach === -1 ? 'unknown memory' : `frame ${reach}`;
 
 /** Which frame the bytes come from. */
 function reachOf(bytes: Uint8Array): number | undefined {

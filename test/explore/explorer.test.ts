@@ -145,10 +145,14 @@ describe('shards', () => {
     expect(complaint(whole, '1.json')).toBe('1.json is given twice.');
     const damaged = (change: object): string =>
       complaint({ ...whole, explorations: [{ ...shards[1], ...change }] });
-    expect(damaged({ states: -1 })).toMatch(/^x\.json is damaged: explorations\.0\.states: /);
-    expect(damaged({ levels: ['1'] })).toMatch(/^x\.json is damaged: explorations\.0\.levels\.0: /);
-    expect(damaged({ shard: { number: 4, of: 3, depth: 2 } })).toMatch(/explorations\.0\.shard: /);
-    expect(damaged({ violation: { schedule: [] } })).toMatch(/^x\.json is damaged: /);
+    expect(damaged({ states: -1 })).toBe('x.json is damaged: exploration 1, states.');
+    expect(damaged({ levels: ['1'] })).toBe('x.json is damaged: exploration 1, levels.');
+    expect(damaged({ shard: { number: 4, of: 3, depth: 2 } })).toBe(
+      'x.json is damaged: exploration 1, shard.',
+    );
+    expect(damaged({ violation: { schedule: [] } })).toBe('x.json is damaged: exploration 1, violation.');
+    expect(complaint({ ...whole, explorations: [7] })).toBe('x.json is damaged: exploration 1, all of it.');
+    expect(complaint({ ...whole, explorations: undefined })).toBe('x.json is damaged: explorations.');
   });
 
   it('give the shortest of what they found, and the depth of the least', () => {
