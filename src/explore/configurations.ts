@@ -129,8 +129,6 @@ const page = (space: number, frame: number | undefined): Event =>
     action: 'page',
     args: { space, ...(frame !== undefined && { frame }) },
   });
-const cd = (space: number, root: number): Event =>
-  event(`CD ${space}: tables ${root}`, { action: 'cd', args: { space, root } });
 const cfgiCd = (device: WorldDevice): Event =>
   event(`CFGI_CD ${device.name}`, { action: 'cfgi-cd', args: { device: device.name } }, isSetUp);
 const cfgiCdAll = (device: WorldDevice): Event =>
@@ -379,13 +377,14 @@ export const CONFIGURATIONS: readonly Configuration[] = [
       { action: 'cr0', args: { smmuen: true } },
       dmaStep(NIC0),
       dmaStep(NIC1),
+      // Its CD is cached, and another one now.
+      { action: 'cd', args: { space: 1, root: 2 } },
     ],
     events: [
       dma(NIC0, 0, BARE_PAGE),
       dma(NIC1, 1, BARE_PAGE),
       page(0, undefined),
       page(1, 3),
-      cd(1, 2),
       cfgiCd(NIC1),
       cfgiCdAll(NIC1),
       tlbi(0),

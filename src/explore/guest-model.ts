@@ -99,6 +99,8 @@ export class GuestModel {
    * prove: histories that differ in this are different states.
    */
   readonly #used = new Set<string>();
+  /** Commands since the last CMD_SYNC, each once: what they are about may be equal, and how they are carried out not. */
+  readonly #window = new Set<string>();
   #arrivals = 0;
 
   /** @param sids StreamIDs of the devices. */
@@ -171,6 +173,11 @@ export class GuestModel {
       }
   }
 
+  /** A command was issued that the next CMD_SYNC completes. */
+  issued(command: string): void {
+    this.#window.add(command);
+  }
+
   invalidateCd(sid: number): void {
     for (let space = 0; space < BARE_SPACES; space++) this.#cd(sid, space).invalidate();
   }
@@ -182,6 +189,7 @@ export class GuestModel {
   }
 
   sync(): void {
+    this.#window.clear();
     for (const cd of this.#cds.values()) cd.complete();
     for (const walk of this.#walks) {
       if (walk.since === undefined) continue;
@@ -217,6 +225,7 @@ export class GuestModel {
     this.smmuEnabled = false;
     this.eventqEnabled = false;
     this.gbpaAbort = false;
+    this.#window.clear();
     for (const ste of this.#stes.values()) ste.collapse();
     for (const cd of this.#cds.values()) cd.collapse();
     for (const [space, walk] of this.#walks.entries()) {
@@ -285,7 +294,7 @@ export class GuestModel {
     parts.push(this.#roots.join('.'), this.#pages.join('.'));
     for (const { live, since } of this.#walks)
       parts.push(`${listOf(live)}/${since === undefined ? '' : listOf(since)}`);
-    parts.push([...this.#used].sort().join(' '));
+    parts.push([...this.#used].sort().join(' '), [...this.#window].sort().join(' '));
     return parts.join('|');
   }
 }

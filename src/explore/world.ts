@@ -290,16 +290,19 @@ export class World {
       case 'cfgi-cd': {
         const { sid } = model.devices[this.indexOf(action.args.device)];
         model.invalidateCd(sid);
+        model.issued(`cd${action.args.all === true ? 's' : ''}${sid}`);
         guest.invalidateCd(sid, action.args.all);
         return;
       }
       case 'tlbi':
         model.invalidateTlb(action.args.space);
+        model.issued(`tlb${action.args.space ?? ''}`);
         guest.invalidateTlb(action.args.space);
         return;
       case 'tlbi-va': {
         const { space, range = false } = action.args;
         model.invalidateTlb(space);
+        model.issued(`va${space ?? ''}${range ? 'r' : ''}`);
         guest.invalidatePage(space, range);
         return;
       }
