@@ -132,7 +132,8 @@ export class GuestModel {
   }
 
   storeCd(space: number, root: number): void {
-    for (const { sid } of this.devices) this.#cd(sid, space);
+    // Only a device whose STE may lead there can have it cached.
+    for (const device of this.devices) if (this.stesOf(device).has(space)) this.#cd(device.sid, space);
     this.#roots[space] = root;
     for (const [key, cd] of this.#cds) if (key.endsWith(`:${space}`)) cd.store(root);
     this.#changed();
