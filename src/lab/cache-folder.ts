@@ -1,7 +1,9 @@
 import { randomBytes } from 'node:crypto';
-import { access, mkdir, readdir, rename, rm } from 'node:fs/promises';
+import { access, constants, mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
+
+import { LabError } from './errors.ts';
 
 /** Environment variables that matter here, by name. */
 export type Environment = Readonly<Record<string, string | undefined>>;
@@ -13,6 +15,21 @@ export function cacheFolder(environment: Environment = process.env): string {
   const base = environment['XDG_CACHE_HOME'];
   // The XDG specification has relative paths ignored.
   return join(base?.startsWith('/') ? base : join(homedir(), '.cache'), 'vsmmu');
+}
+
+/** Makes the cache folder, unless it is there. @throws {LabError} UNSUPPORTED_HERE if that cannot be. */
+export async function makeCacheFolder(cache: string): Promise<void> {
+  try {
+    await mkdir(cache, { recursive: true });
+    await access(cache, constants.W_OK);
+  } catch (error) {
+    const { code = 'an error' } = error as NodeJS.ErrnoException;
+    throw new LabError(
+      'UNSUPPORTED_HERE',
+      `The cache folder ${cache} cannot be written (${code}).`,
+      'VSMMU_CACHE names another one; building the lab needs 3 GB there.',
+    );
+  }
 }
 
 const TEMPORARY = /^\.tmp-(\d+)-[0-9a-f]+$/;

@@ -53,7 +53,7 @@ export function modulesFolderName(versions: Readonly<Record<string, string>>): s
 
 /**
  * Fills an empty folder with `node_modules` for an arm64 Linux, by npm. No package's scripts are run.
- * @throws {LabError} LAB_FETCH_FAILED.
+ * @throws {LabError} LAB_FETCH_FAILED, or UNSUPPORTED_HERE without npm.
  */
 export async function installModules(
   versions: Readonly<Record<string, string>>,
@@ -74,6 +74,13 @@ export async function installModules(
     ],
     { cwd: folder },
   );
+  if (status === 127) {
+    throw new LabError(
+      'UNSUPPORTED_HERE',
+      "vsmmu's dependencies for arm64 are installed with npm, which is not there.",
+      'It comes with Node.js; on Debian it is the package npm.',
+    );
+  }
   const native = join(folder, 'node_modules/@koromix/koffi-linux-arm64');
   if (status !== 0 || !(await exists(native))) {
     throw new LabError(

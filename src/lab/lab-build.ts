@@ -1,10 +1,15 @@
 /** Gets and builds what the lab is made of, and boots it. */
 
-import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { RunFolder } from '../qemu/run-folder.ts';
-import { cacheFolder, type Environment, publishFolder, removeLeftovers } from './cache-folder.ts';
+import {
+  cacheFolder,
+  type Environment,
+  makeCacheFolder,
+  publishFolder,
+  removeLeftovers,
+} from './cache-folder.ts';
 import { LabError } from './errors.ts';
 import { installedDependencies, installModules, modulesFolderName } from './guest-modules.ts';
 import { requireHostLab } from './host-lab.ts';
@@ -36,7 +41,7 @@ export async function buildLab({
   if (refresh || (await cached('lab-kernel', environment)) === undefined) await requireBuildTools();
   await setup({ progress, refresh, for: 'lab', environment });
 
-  await mkdir(cache, { recursive: true });
+  await makeCacheFolder(cache);
   await removeLeftovers(cache);
   const versions = await installedDependencies();
   const modules = modulesFolderName(versions);

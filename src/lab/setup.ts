@@ -1,9 +1,8 @@
-import { mkdir } from 'node:fs/promises';
-
 import { Apt, findDebianMirror } from './apt.ts';
 import {
   cacheFolder,
   type Environment,
+  makeCacheFolder,
   publishFolder,
   removeLeftovers,
   withTemporaryFolder,
@@ -24,14 +23,22 @@ export interface SetupOptions {
   environment?: Environment;
 }
 
-/** What a machine without Debian packages has to provide. */
-const PROVIDE = [
+/** What a machine without Debian packages has to provide for a real guest. */
+const PROVIDE_GUEST = [
   'Give them to "vsmmu run --guest qemu" by hand:',
   '  --qemu PATH     qemu-system-aarch64, version 10.1 or later, built with vfio-user-pci',
   '  --kernel PATH   an arm64 Linux image with ARM_SMMU_V3, PCI_HOST_GENERIC, PL011 and NVMe built in',
   '  --busybox PATH  a static arm64 busybox, or --initrd PATH with an initramfs of your own',
   'With apt and the package debian-archive-keyring, VSMMU_DEBIAN_MIRROR=URL names a mirror to fetch them from.',
 ].join('\n');
+
+/** The lab's kernel and programs have to go together, so there is no other way to get them. */
+const PROVIDE_LAB = [
+  'The lab is made of Debian packages: it needs apt and dpkg-deb, and either Debian itself or',
+  'debian-archive-keyring with VSMMU_DEBIAN_MIRROR=URL, which names a mirror to fetch them from.',
+].join('\n');
+
+const PROVIDE: Record<User, string> = { guest: PROVIDE_GUEST, lab: PROVIDE_LAB };
 
 /**
  * Fetches what is missing for a real guest into the cache folder. Needs apt and dpkg-deb, but no root. A component is
@@ -70,10 +77,10 @@ export async function setup({
     throw new LabError(
       'UNSUPPORTED_HERE',
       `This machine gets no Debian packages: ${missing.join(', ')} missing.`,
-      PROVIDE,
+      PROVIDE[user],
     );
   }
-  await mkdir(cache, { recursive: true });
+  await makeCacheFolder(cache);
   await removeLeftovers(cache);
   await withTemporaryFolder(cache, async (folder) => {
     const architectures = [...new Set([architecture, 'arm64'])];
