@@ -229,6 +229,10 @@ class CaseRun {
       },
       scheduler: this.#scheduler,
       observer: (reconcile) => this.#reconciled(reconcile),
+      removed: (name) => {
+        this.#report({ kind: 'note', text: `${name}: the host takes the device away, so it is unplugged.` });
+        this.#leave(name);
+      },
       ...(this.#trace !== undefined && { trace: this.#trace }),
     });
   }
@@ -286,11 +290,8 @@ class CaseRun {
         break;
       }
       case 'unplug': {
-        const { name, at } = this.#device(step.args.device);
-        const sid = requesterId(at);
-        this.#domains.delete(name);
-        this.#policy.forget(sid);
-        if (this.#known.delete(name)) guest.removeDevice(sid);
+        const { name } = this.#device(step.args.device);
+        this.#leave(name);
         this.#machine.unplug(name);
         break;
       }
@@ -423,6 +424,14 @@ class CaseRun {
       this.#known.add(name);
     }
     return sid;
+  }
+
+  /** The guest's driver hears that a device goes. */
+  #leave(name: string): void {
+    const sid = requesterId(this.#device(name).at);
+    this.#domains.delete(name);
+    this.#policy.forget(sid);
+    if (this.#known.delete(name)) this.#guest.removeDevice(sid);
   }
 
   #domain(name: string): Domain {
