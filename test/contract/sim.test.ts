@@ -3,6 +3,7 @@
 import { describe } from 'vitest';
 import { LAB_SMMU, SERVER_SMMU } from '../../src/host/sim/profiles.ts';
 import { machine, simRig } from '../host/sim/machine.ts';
+import { gapsContract } from './gaps.contract.ts';
 import { hwptContract } from './hwpt.contract.ts';
 import { invalidateContract } from './invalidate.contract.ts';
 import { ioasContract } from './ioas.contract.ts';
@@ -15,6 +16,7 @@ describe('the embedded host', () => {
   machineryContract(makeRig);
   ioasContract(makeRig);
   vfioContract(makeRig);
+  gapsContract(makeRig);
 });
 
 describe.each([

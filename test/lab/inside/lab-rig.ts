@@ -65,8 +65,8 @@ export interface LabRig extends Rig {
 /** Guards user memory: what a case gives is mapped by itself, with nothing behind it. */
 class GuardedMemory {
   readonly #sys: Syscalls;
-  /** What is mapped, with what takes its copy back. */
-  readonly #mapped = new Map<UserMemory, () => void>();
+  /** What is mapped, with the copy that the kernel has. */
+  readonly #mapped = new Map<UserMemory, Uint8Array>();
 
   constructor(sys: Syscalls) {
     this.#sys = sys;
@@ -93,13 +93,18 @@ class GuardedMemory {
         this.#sys.munmap(base, size + PAGE);
       },
     };
-    this.#mapped.set(memory, () => bytes.set(view));
+    this.#mapped.set(memory, view);
     return memory;
+  }
+
+  /** Shows the kernel what has been written since. */
+  bring(): void {
+    for (const [{ bytes }, view] of this.#mapped) view.set(bytes);
   }
 
   /** Shows a case what the kernel has written by now. */
   takeBack(): void {
-    for (const copy of this.#mapped.values()) copy();
+    for (const [{ bytes }, view] of this.#mapped) bytes.set(view);
   }
 
   release(): void {
@@ -123,6 +128,7 @@ export function labRig(sys: Syscalls, smmus: PhysicalSmmus, devices: Rig['device
     open: (path) => linux.open(path),
     close: (fd) => linux.close(fd),
     ioctl: (fd, request, arg) => {
+      guarded.bring();
       const errno = linux.ioctl(fd, request, arg);
       guarded.takeBack();
       return errno;
