@@ -5,7 +5,7 @@ import { probeQemu, type QemuProgram } from '../qemu/program.ts';
 import { type Apt, unpack } from './apt.ts';
 import { type Builder, broken, type Built } from './built.ts';
 import { exists } from './cache-folder.ts';
-import { buildFirmware, buildLabKernel, buildNode } from './lab-components.ts';
+import { buildFirmware, buildLabKernel, buildNode, buildPeer } from './lab-components.ts';
 import type { Manifest } from './manifest.ts';
 import { type Component, RECIPES } from './recipe.ts';
 
@@ -156,6 +156,7 @@ const BUILDERS: Record<Component, Builder> = {
   busybox: buildBusybox,
   firmware: buildFirmware,
   node: buildNode,
+  peer: buildPeer,
   'lab-kernel': buildLabKernel,
 };
 

@@ -94,3 +94,18 @@ export async function requireHostLab(environment: Environment = process.env): Pr
     description,
   };
 }
+
+/**
+ * An arm64 QEMU and strace for programs in the lab: a folder that is their `/usr`'s parent.
+ * @throws {LabError} UNSUPPORTED_HERE if it has not been fetched.
+ */
+export async function requirePeer(environment: Environment = process.env): Promise<string> {
+  const there = await cached('peer', environment);
+  const root = there?.manifest.files['root'];
+  if (there !== undefined && root !== undefined) return join(there.folder, root);
+  throw new LabError(
+    'UNSUPPORTED_HERE',
+    'There is no arm64 QEMU to compare with.',
+    'Run "vsmmu lab build" (in a clone: npm run lab:build).',
+  );
+}

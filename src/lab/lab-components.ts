@@ -1,9 +1,9 @@
 /** How the folders are filled that only the lab needs. */
 
-import { copyFile, mkdir, rm } from 'node:fs/promises';
+import { copyFile, mkdir, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 
-import { type Apt, unpack } from './apt.ts';
+import { type Apt, type FetchedPackage, unpack } from './apt.ts';
 import { broken, type Builder, type Built } from './built.ts';
 import { exists } from './cache-folder.ts';
 import { LabError } from './errors.ts';
@@ -57,6 +57,43 @@ export async function buildNode(apt: Apt, folder: string): Promise<Built> {
     files: { root: 'root', program: 'root/usr/bin/node' },
     description: `Node.js ${version} for arm64 (Debian ${suite})`,
   };
+}
+
+/** What of the peer's packages is needed to run it. */
+const PEER_KEEPS = /^usr\/(bin\/(qemu-system-aarch64|strace)|lib|share\/qemu|share\/doc)(\/|$)/;
+
+/** A folder with an arm64 QEMU and strace, with their libraries, to be shared with the lab's guest. */
+export async function buildPeer(apt: Apt, folder: string): Promise<Built> {
+  const { package: name, suite } = RECIPES.peer;
+  const root = join(folder, 'root');
+  await mkdir(root);
+  const packages: FetchedPackage[] = [];
+  for (const wanted of [name, 'strace']) {
+    const all = await apt.fetchWithDependencies(`${wanted}:arm64`, suite);
+    for (const fetched of all) {
+      const { architecture } = fetched;
+      if (architecture !== 'arm64' && architecture !== 'all') continue;
+      if (packages.some((other) => other.name === fetched.name)) continue;
+      await unpack(fetched, root);
+      packages.push(fetched);
+    }
+  }
+  for (const place of ['', 'usr', 'usr/bin', 'usr/share'])
+    for (const entry of await readdir(join(root, place))) {
+      const path = place === '' ? entry : `${place}/${entry}`;
+      const leadsThere = ['usr', 'usr/bin', 'usr/share'].includes(path);
+      if (!leadsThere && !PEER_KEEPS.test(path)) await rm(join(root, path), { recursive: true });
+    }
+  const files = {
+    root: 'root',
+    loader: 'root/usr/lib/ld-linux-aarch64.so.1',
+    qemu: 'root/usr/bin/qemu-system-aarch64',
+    strace: 'root/usr/bin/strace',
+  };
+  for (const file of Object.values(files))
+    if (!(await exists(join(folder, file)))) throw broken(`${name} and strace for arm64 hold no ${file}`);
+  const version = packages.find((fetched) => fetched.name === name)?.version ?? '';
+  return { packages, files, description: `QEMU ${version} for arm64 (Debian ${suite}), with strace` };
 }
 
 export const buildLabKernel: Builder = async (apt, folder, progress) => {

@@ -38,9 +38,16 @@ export interface LabMachineOptions {
   smp: number;
   /** Starts the kernel at EL2, so that it has KVM. Slower. */
   virtualization: boolean;
+  /** More of QEMU's `-device`, each on a bus that it names. */
+  devices: readonly string[];
 }
 
-export const DEFAULT_LAB_MACHINE: LabMachineOptions = { memoryMiB: 1024, smp: 2, virtualization: false };
+export const DEFAULT_LAB_MACHINE: LabMachineOptions = {
+  memoryMiB: 1024,
+  smp: 2,
+  virtualization: false,
+  devices: [],
+};
 
 /** What is not a part of the machine, but of one run of it. */
 export interface LabBootOptions {
@@ -91,6 +98,7 @@ export function labMachineArguments(options: LabMachineOptions): string[] {
     ['-device', 'arm-smmuv3,primary-bus=pcie.0,id=smmu0,stage=nested'],
     ['-device', 'arm-smmuv3,primary-bus=pcie.second,id=smmu1,stage=nested'],
     ...ENDPOINTS.map(endpointArguments),
+    ...options.devices.map((device) => ['-device', device]),
   ].flat();
 }
 

@@ -50,6 +50,14 @@ export const RECIPES = {
   /** ACPI needs UEFI. */
   firmware: { layout: 1, package: 'qemu-efi-aarch64', suite: STABLE, title: 'UEFI for arm64', for: ['lab'] },
   node: { layout: 1, package: 'nodejs', suite: STABLE, title: 'an arm64 Node.js', for: ['lab'] },
+  /** A VMM for the lab's own guests, with an accelerated SMMUv3 of its own; and strace, to count what it asks of Linux. */
+  peer: {
+    layout: 1,
+    package: 'qemu-system-arm',
+    suite: BACKPORTS,
+    title: 'an arm64 QEMU, to compare with',
+    for: ['lab'],
+  },
   /** Built here: none of Debian's kernels has IOMMUFD. The release is the one whose answers we know. */
   'lab-kernel': {
     layout: 1,
