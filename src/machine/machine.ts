@@ -17,7 +17,7 @@ import type { IdRegisters } from '../smmu/identification.ts';
 import type { InterruptPort } from '../smmu/ports.ts';
 import { Smmu } from '../smmu/smmu.ts';
 import type { TraceRing } from '../trace/trace-ring.ts';
-import { traceReconcile } from './observation.ts';
+import { traceReconcile } from './reconcile-trace.ts';
 import { watchRemoval, type RemovalWatch } from './removal.ts';
 import type { Scheduler } from './scheduler.ts';
 

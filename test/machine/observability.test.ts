@@ -8,7 +8,7 @@ import { describeCall } from '../../src/accel/call-sentences.ts';
 import { run } from '../../src/cli/commands/run.ts';
 import { IOMMUFD_IOCTLS } from '../../src/iommufd/uapi/iommufd.ts';
 import type { ReconcileReport } from '../../src/accel/report.ts';
-import { metricsOf } from '../../src/machine/observation.ts';
+import { metricsOf } from '../../src/machine/metrics.ts';
 import { Machine } from '../../src/machine/machine.ts';
 import { Memory } from '../../src/memory/memory.ts';
 import { OFFSET } from '../../src/spec/registers.ts';

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { describeCall } from '../../src/accel/call-sentences.ts';
 import type { Call } from '../../src/iommufd/call.ts';
 import { ERRNO } from '../../src/iommufd/uapi/errno.ts';
-import { metricsOf } from '../../src/machine/observation.ts';
+import { metricsOf } from '../../src/machine/metrics.ts';
 import { toNdjson } from '../../src/trace/ndjson.ts';
 import { toPrometheus } from '../../src/trace/prometheus.ts';
 import { TraceRing } from '../../src/trace/trace-ring.ts';

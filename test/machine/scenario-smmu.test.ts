@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { parseSmmuProperties } from '../../src/cli/commands/run-smmu.ts';
 import { UsageError } from '../../src/cli/exit.ts';
-import { metricsOf } from '../../src/machine/observation.ts';
+import { metricsOf } from '../../src/machine/metrics.ts';
 import type { RunEvent } from '../../src/machine/report.ts';
 import { parseScenario, ScenarioError } from '../../src/machine/scenario/parse.ts';
 import { runReferenceScenario } from '../../src/machine/scenario/reference-run.ts';

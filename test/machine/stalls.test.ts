@@ -9,7 +9,7 @@ import { describeCall } from '../../src/accel/call-sentences.ts';
 import type { SmmuProperties } from '../../src/accel/properties.ts';
 import type { HostError } from '../../src/iommufd/errors.ts';
 import type { FaultKind } from '../../src/iommufd/host-info.ts';
-import { metricsOf } from '../../src/machine/observation.ts';
+import { metricsOf } from '../../src/machine/metrics.ts';
 import { Machine } from '../../src/machine/machine.ts';
 import { restoreSnapshot, takeSnapshot } from '../../src/machine/snapshot.ts';
 import { CMD_RESUME, OPCODE } from '../../src/spec/commands.ts';

@@ -1,7 +1,7 @@
 /** `vsmmu run --trace FILE --metrics FILE`: what a run shows of its inside, written when it has ended. */
 
 import { writeFileSync } from 'node:fs';
-import { metricsOf } from '../../machine/observation.ts';
+import { metricsOf } from '../../machine/metrics.ts';
 import type { RunObservation } from '../../machine/scenario/reference-run.ts';
 import { toNdjson } from '../../trace/ndjson.ts';
 import { toPerfetto } from '../../trace/perfetto.ts';

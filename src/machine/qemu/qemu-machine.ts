@@ -20,7 +20,7 @@ import { EmbeddedHost } from '../embedded-host.ts';
 import { TraceRing } from '../../trace/trace-ring.ts';
 import { Machine } from '../machine.ts';
 import { eventAccount } from '../event-account.ts';
-import { metricsOf } from '../observation.ts';
+import { metricsOf } from '../metrics.ts';
 import type { RunEvent } from '../report.ts';
 import { Scheduler } from '../scheduler.ts';
 import type { DmaArgument, Observation, PlugArgument, Snapshot, WorkerStart } from './protocol.ts';

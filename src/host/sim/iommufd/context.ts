@@ -1,14 +1,11 @@
-/** An open `/dev/iommu`: the objects of one context, and the dispatcher of its ioctls. */
+/** One iommufd: its objects, and an ioctl on them under way. */
 
 import type { Errno, Fd } from '../../../iommufd/kernel.ts';
-import { ERRNO } from '../../../iommufd/uapi/errno.ts';
-import { IOMMUFD_IOCTLS } from '../../../iommufd/uapi/iommufd.ts';
 import type { Ioctl, Members, Values } from '../../../iommufd/uapi/struct.ts';
-import { OpenFile } from '../file.ts';
+import type { OpenFile } from '../file.ts';
 import type { HostMemory } from '../host-memory.ts';
 import type { KernelVersion } from '../kernel-versions.ts';
 import type { UserSpace } from '../user-space.ts';
-import { HANDLERS } from './handlers.ts';
 import { type KernelObject, ObjectTable } from './objects.ts';
 
 export interface ContextPorts {
@@ -77,46 +74,5 @@ export class Command<M extends Members> {
       this.#ioctl.set(known, name, outputs[name] as Values<M>[typeof name]);
     }
     return 0;
-  }
-}
-
-const FIRST_NUMBER = 0x80;
-const TABLE = new Map<number, Ioctl<Members>>(
-  IOMMUFD_IOCTLS.map((ioctl) => [ioctl.request & 0xff, ioctl as Ioctl<Members>]),
-);
-
-export class IommufdFile extends OpenFile {
-  readonly context: IommufdContext;
-
-  constructor(ports: ContextPorts) {
-    super();
-    this.context = new IommufdContext(ports);
-  }
-
-  override ioctl(request: number, arg: Uint8Array): Errno {
-    const ioctl = TABLE.get(request & 0xff);
-    const { unknown, sizes } = this.context.ports.version;
-    if (ioctl === undefined || (request & 0xff) < FIRST_NUMBER || unknown.has(ioctl.request))
-      return ERRNO.ENOTTY;
-    if (arg.length < 4) return ERRNO.EFAULT;
-    const size = new DataView(arg.buffer, arg.byteOffset).getUint32(0, true);
-    if (ioctl.request !== request) return ERRNO.ENOTTY;
-    if (size < ioctl.minSize) return ERRNO.EINVAL;
-    if (size > arg.length) return ERRNO.EFAULT;
-    if (arg.subarray(sizes.get(request) ?? ioctl.size, size).some((byte) => byte !== 0)) return ERRNO.E2BIG;
-    const handle = HANDLERS[ioctl.ioctl as keyof typeof HANDLERS] as (command: Command<Members>) => Errno;
-    return handle(new Command(this.context, ioctl, arg, size));
-  }
-
-  override pread(_into: Uint8Array, _offset: number): number {
-    return -ERRNO.EINVAL;
-  }
-
-  override pwrite(_from: Uint8Array, _offset: number): number {
-    return -ERRNO.EINVAL;
-  }
-
-  override release(): void {
-    this.context.unpin();
   }
 }

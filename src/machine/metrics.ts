@@ -1,29 +1,8 @@
-/** What a machine shows of its inside: reconciles and calls in the trace, and counters. */
+/** Counters of what a machine does and did. */
 
-import { callResult, type ReconcileReport } from '../accel/report.ts';
-import { callEvent } from '../trace/event-names.ts';
 import type { Metric, Sample } from '../trace/prometheus.ts';
-import type { TraceRing, TraceValue } from '../trace/trace-ring.ts';
 import { eventAccount } from './event-account.ts';
 import type { Machine } from './machine.ts';
-
-/** Values that are shown in hexadecimal; all others are ids and counts. */
-const ADDRESS = /iova|user_va|uptr|virt_id|length|capabilities/;
-
-/** Enters a reconcile that did something, or could not, and every call that it made. */
-export function traceReconcile(ring: TraceRing, { cause, operations, failures }: ReconcileReport): void {
-  if (operations.length === 0 && failures.size === 0) return;
-  ring.note('vsmmu_reconcile', { cause, 'calls#': operations.length });
-  for (const call of operations) {
-    const values: Record<string, TraceValue> = {};
-    for (const [name, value] of Object.entries({ ...call.given, ...call.returned }))
-      values[ADDRESS.test(name) ? name : `${name}#`] =
-        typeof value === 'number' ? value : typeof value === 'bigint' ? Number(value) : String(value);
-    if (call.errno !== 0) values['error'] = callResult(call);
-    ring.note(callEvent(call.operation), values);
-  }
-  for (const [concern, error] of failures) ring.note('vsmmu_failure', { concern, message: error.message });
-}
 
 /** The counters of a machine, as of now. */
 export function metricsOf(machine: Machine): Metric[] {
