@@ -1,7 +1,7 @@
 /** Which ID register values can exist together (IHI 0070 6.3.1 to 6.3.8), and which of those this model can be. */
 
 import { AIDR, IDR0, IDR1, IDR3, IDR5 } from '../spec/registers.ts';
-import type { IdRegisters } from './identification.ts';
+import type { IdRegisters } from './id-registers.ts';
 import { PerIdentification } from './per-identification.ts';
 
 /** Fields that the model does not offer: each would promise registers or behaviour that are not there. */

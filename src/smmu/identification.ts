@@ -5,19 +5,10 @@
 
 import type { Field } from '../bits/field.ts';
 import { AIDR, IDR0, IDR1, IDR3, IDR5, OAS_BITS, type Feature } from '../spec/registers.ts';
+import type { IdRegisters } from './id-registers.ts';
 import { identificationProblems } from './identification-rules.ts';
 
-/** Raw values of the ID registers. They are constant after construction (IHI 0070 6.2). */
-export interface IdRegisters {
-  readonly IDR0: number;
-  readonly IDR1: number;
-  readonly IDR2: number;
-  readonly IDR3: number;
-  readonly IDR4: number;
-  readonly IDR5: number;
-  readonly IIDR: number;
-  readonly AIDR: number;
-}
+export type { IdRegisters };
 
 /** Fields that may be chosen, by the architecture's names; they are unique across the registers. */
 export type IdField =

@@ -1,6 +1,6 @@
 /** What follows from the ID registers alone, worked out once for all SMMUs that have the same. */
 
-import type { IdRegisters } from './identification.ts';
+import type { IdRegisters } from './id-registers.ts';
 
 /** Sets of ID registers that are remembered; a process rarely has more than two. */
 const MOST = 8;
