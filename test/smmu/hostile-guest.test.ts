@@ -9,6 +9,7 @@ import { Smmu } from '../../src/smmu/smmu.ts';
 import { KIND, OUTCOME, Transaction, Translation } from '../../src/smmu/transaction.ts';
 import { OPCODE } from '../../src/spec/commands.ts';
 import { REGISTERS } from '../../src/spec/registers.ts';
+import { Random } from '../support/random.ts';
 
 const RAM = 0x4000_0000;
 const RAM_SIZE = 0x2_0000;
@@ -37,17 +38,6 @@ const FEATURES = [
   identify(QEMU_LIKE, { STALL_MODEL: 2, STALL_MAX: 2, HTTU: 3, OAS: 6, DS: 1, VAX: 1, TTENDIAN: 0 }),
 ];
 
-/** mulberry32, so that a failing case is named by its seed. */
-function random(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b_79f5) >>> 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return (t ^ (t >>> 14)) >>> 0;
-  };
-}
-
 const OFFSETS = REGISTERS.flatMap(({ offset, width }) => (width === 64 ? [offset, offset + 4] : [offset]));
 const OPCODES = Object.values(OPCODE);
 /** Opcodes that every set of features above has. */
@@ -68,7 +58,7 @@ interface Tally {
  */
 class HostileGuest {
   readonly tally: Tally = { commands: 0, events: 0, translated: 0, faulted: 0, stalled: 0 };
-  #next = random(0);
+  #random = new Random(0);
   readonly #buffer = new ArrayBuffer(RAM_SIZE + 2 * GUARD);
   readonly #words = new Uint32Array(this.#buffer, GUARD, RAM_SIZE / 4);
   readonly #memory = new CountingMemory();
@@ -101,7 +91,7 @@ class HostileGuest {
   }
 
   #below(n: number): number {
-    return this.#next() % n;
+    return this.#random.word() % n;
   }
 
   /** An address that is likely to be in RAM, or just not. */
@@ -116,7 +106,7 @@ class HostileGuest {
   #value(): number {
     switch (this.#below(6)) {
       case 0:
-        return this.#next();
+        return this.#random.word();
       case 1:
         return 0;
       case 2:
@@ -126,7 +116,7 @@ class HostileGuest {
       case 4:
         return 0xf;
       default:
-        return this.#next() & this.#next() & this.#next();
+        return this.#random.word() & this.#random.word() & this.#random.word();
     }
   }
 
@@ -141,7 +131,7 @@ class HostileGuest {
     this.#smmu.write(0xa0, 8, 0, (this.#pointer() & ~31) | this.#below(6));
     for (const offset of [0x98, 0x9c, 0x1_00a8, 0x1_00ac]) this.#write(offset, 0);
     this.#write(0x50, this.#below(8));
-    this.#write(0x20, this.#below(8) === 0 ? this.#next() : 0x1d);
+    this.#write(0x20, this.#below(8) === 0 ? this.#random.word() : 0x1d);
   }
 
   /** Fills pages with STEs, CDs or descriptors that could be right. */
@@ -197,7 +187,7 @@ class HostileGuest {
 
   #translate(): void {
     const transaction = this.#transaction;
-    transaction.sid = this.#below(8) === 0 ? this.#next() : this.#below(32);
+    transaction.sid = this.#below(8) === 0 ? this.#random.word() : this.#below(32);
     transaction.ssv = this.#below(8) === 0;
     transaction.ssid = this.#below(16);
     transaction.addrHi = this.#below(4) === 0 ? this.#value() : 0;
@@ -217,7 +207,7 @@ class HostileGuest {
   #poke(): void {
     const offset = OFFSETS[this.#below(OFFSETS.length)];
     const size = this.#below(3) === 0 && offset % 8 === 0 ? 8 : 4;
-    this.#smmu.write(offset, size, this.#below(2) === 0 ? 0 : this.#next(), this.#value());
+    this.#smmu.write(offset, size, this.#below(2) === 0 ? 0 : this.#random.word(), this.#value());
   }
 
   #step(): void {
@@ -226,13 +216,18 @@ class HostileGuest {
         this.#smmu.read(this.#below(0x2_1000) - 16, 1 << this.#below(5));
         break;
       case 1:
-        this.#smmu.write(this.#below(0x2_1000) - 16, 1 << this.#below(5), this.#next(), this.#next());
+        this.#smmu.write(
+          this.#below(0x2_1000) - 16,
+          1 << this.#below(5),
+          this.#random.word(),
+          this.#random.word(),
+        );
         break;
       case 2:
         this.#fillTables(1);
         break;
       case 3:
-        for (let i = 0; i < 64; i++) this.#words[this.#below(this.#words.length)] = this.#next();
+        for (let i = 0; i < 64; i++) this.#words[this.#below(this.#words.length)] = this.#random.word();
         break;
       case 4:
         if (this.#smmu.recordEvent(this.#words.subarray(0, 8)) === EVENT.Queued) this.tally.events++;
@@ -243,7 +238,7 @@ class HostileGuest {
         this.#write(0x1_00ac, this.#smmu.read(0x1_00a8, 4));
         break;
       case 6:
-        this.#smmu.lookupSte(this.#next(), this.#ste);
+        this.#smmu.lookupSte(this.#random.word(), this.#ste);
         break;
       case 7:
       case 13:
@@ -269,7 +264,7 @@ class HostileGuest {
 
   /** @returns what went wrong, if anything. The device is cold afterwards. */
   misbehave(seed: number, steps: number): string | undefined {
-    this.#next = random(seed);
+    this.#random = new Random(seed);
     this.#words.fill(0);
     if (this.#below(8) !== 0) {
       this.#fillTables(16);

@@ -1,8 +1,8 @@
 /** A tiny NVMe driver and the memory it works in. Offsets and codes are literals on purpose: a second source. */
 
-import type { NvmeFunction } from '../../../../src/host/sim/functions/nvme.ts';
-import type { PciBus } from '../../../../src/host/sim/pci-function.ts';
-import { OUTCOME, type Outcome } from '../../../../src/smmu/transaction.ts';
+import type { NvmeFunction } from '../../../../../src/host/sim/functions/nvme.ts';
+import type { PciBus } from '../../../../../src/host/sim/pci-function.ts';
+import { OUTCOME, type Outcome } from '../../../../../src/smmu/transaction.ts';
 
 const PAGE = 4096;
 
