@@ -1,6 +1,6 @@
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { RandomWorld } from '../support/random-world.ts';
+import { RandomWorld } from '../support/random-world/random-world.ts';
 
 const seed = fc.integer();
 const text = (value: unknown): string =>
@@ -17,7 +17,7 @@ function expectSame(world: RandomWorld, fresh: boolean): string {
   const hex = (addresses: Iterable<bigint>): string[] => [...addresses].map((at) => at.toString(16)).sort();
   expect(hex(world.memory.updated), text(request)).toEqual(hex(writes.keys()));
   for (const [at, value] of writes)
-    expect(`0x${at.toString(16)}: ${world.read(at)?.toString(16)}`, text(request)).toBe(
+    expect(`0x${at.toString(16)}: ${world.memory.dword(at)?.toString(16)}`, text(request)).toBe(
       `0x${at.toString(16)}: ${value.toString(16)}`,
     );
   return result.outcome;
