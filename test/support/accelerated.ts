@@ -5,7 +5,7 @@ import { Accelerator } from '../../src/accel/accelerator.ts';
 import { AddressSpace } from '../../src/accel/address-space.ts';
 import type { ReconcileReport } from '../../src/accel/report.ts';
 import { ScriptedGuest } from './scripted-guest.ts';
-import { StrictHost } from './strict-host.ts';
+import { StrictHost } from './strict-host/strict-host.ts';
 
 /** Stage 1, 44-bit addresses, RIL; no ATS, no substreams. */
 export const GUEST_IDS = {
