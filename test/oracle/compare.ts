@@ -1,4 +1,5 @@
 import type { StepResult } from '../../src/conformance/vector.ts';
+import { type Access, type Kept, type Outcome, leavesKey } from './access.ts';
 import { CaseState } from './case-state.ts';
 import { CASE_DEPARTURES } from './case-departures.ts';
 import type { Quirk } from './departures.ts';
@@ -6,7 +7,7 @@ import { fewest } from './fewest.ts';
 import type { ModelOracle, ModelResult } from './model-oracle.ts';
 import { type CaseResult, FINAL_REGISTERS, type OracleCase } from './oracle-case.ts';
 import { type Seen, accessesOf, sameRecord, wordsOf } from './records.ts';
-import { type Access, type Kept, type Outcome, outcomeOf, keptAfter, leavesKey } from './walker.ts';
+import { keptAfter, outcomeOf } from './walker.ts';
 
 /** One thing that nobody can explain. */
 export interface Difference {

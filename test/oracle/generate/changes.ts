@@ -1,7 +1,8 @@
 import { LEAF } from '../../support/tables.ts';
 import { CR0, type CaseBuilder, OPCODE } from './case-builder.ts';
 import { randomCommand } from './commands.ts';
-import { type Mapping, type Path, Stream } from './stream.ts';
+import type { Path } from './path.ts';
+import { type Mapping, Stream } from './stream.ts';
 import { goodStream, miss, someStreams, touch } from './walks.ts';
 
 const FULL = 0xffff_ffff_ffff_ffffn;

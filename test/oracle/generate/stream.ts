@@ -1,6 +1,5 @@
 import {
   type CdFields,
-  LEAF,
   PageTable,
   type Shape,
   type SteFields,
@@ -10,21 +9,14 @@ import {
 } from '../../support/tables.ts';
 import { CD_ATTRIBUTES, STE_ATTRIBUTES, attributesOf } from './attributes.ts';
 import type { CaseBuilder } from './case-builder.ts';
+import { IpaSpace } from './ipa-space.ts';
+import { leafBits1, leafBits2 } from './leaf-bits.ts';
+import { type Path, isFree, pathOf } from './path.ts';
 
-export const SIZES = [32, 36, 40, 42, 44, 44, 44, 44];
+const SIZES = [32, 36, 40, 42, 44, 44, 44, 44];
 const TG0: Record<number, number> = { 12: 0, 14: 2, 16: 1 };
 const TG1: Record<number, number> = { 12: 2, 14: 1, 16: 3 };
 const FULL = 0xffff_ffff_ffff_ffffn;
-
-/** A leaf, and the tables above it. */
-export interface Path {
-  readonly stage: 1 | 2;
-  readonly input: bigint;
-  readonly level: number;
-  readonly log2Size: number;
-  /** PA of the descriptor of each level, from the first one walked to the leaf. */
-  readonly descriptors: readonly bigint[];
-}
 
 /** One page that an access reaches. */
 export interface Mapping {
@@ -71,9 +63,8 @@ export class Stream {
   readonly tablePaths: Path[] = [];
   readonly builder: CaseBuilder;
   readonly #options: StreamOptions;
-  /** IPA of a granule of stage 2 -> PA. */
-  readonly #physical = new Map<bigint, bigint>();
-  readonly #ipas: { from: bigint; to: bigint }[] = [];
+  readonly #ipas = new IpaSpace(this);
+  /** Where tables of stage 1 live. */
   readonly #space1: TableSpace;
 
   constructor(builder: CaseBuilder, options: StreamOptions) {
@@ -90,7 +81,7 @@ export class Stream {
     this.ste = { Config: config };
     if (this.stage1 || this.stage2) this.ste.S2VMID = this.vmid;
     if (random.chance(0.7)) Object.assign(this.ste, attributesOf(random, STE_ATTRIBUTES));
-    this.#space1 = this.stage2 ? this.#ipaSpace() : builder.space;
+    this.#space1 = this.stage2 ? this.#ipas : builder.space;
     if (this.stage2) this.#makeStage2();
     if (this.stage1) this.#makeStage1();
   }
@@ -157,80 +148,15 @@ export class Stream {
     }
   }
 
+  /** Second stage in pages that do not follow one another. */
+  get scattered(): boolean {
+    return this.#options.scattered === true;
+  }
+
   /** Bits of an IPA that both stages can do with. */
-  #ipaBits(): number {
+  get ipaBits(): number {
     const fromStage1 = this.stage1 ? this.outputBits1 : 44;
     return Math.min(this.table2!.shape.inputBits, fromStage1);
-  }
-
-  /** A range of IPAs that nothing uses yet. */
-  #freeIpa(size: bigint): bigint {
-    const { random } = this.builder;
-    for (let i = 0; i < 200; i++) {
-      const from = random.big(this.#ipaBits()) & -size;
-      const to = from + size;
-      if (this.#ipas.some((other) => from < other.to && other.from < to)) continue;
-      this.#ipas.push({ from, to });
-      return from;
-    }
-    throw new RangeError('IPAs are used up');
-  }
-
-  /** Where tables of stage 1 live when there is a stage 2: at IPAs, in pages of stage 2. */
-  #ipaSpace(): TableSpace {
-    const { builder } = this;
-    const physical = (ipa: bigint): bigint => {
-      const log2 = BigInt(this.table2!.shape.log2Granule);
-      return (this.#physical.get(ipa >> log2) ?? 0n) + (ipa & ((1n << log2) - 1n));
-    };
-    return {
-      take: (size) => this.#takeIpa(size),
-      write: (at, value) => {
-        builder.write(physical(at), value);
-      },
-      read: (at) => builder.read(physical(at)),
-    };
-  }
-
-  /** RAM for a table or a CD, and stage 2 mappings for it. */
-  #takeIpa(size: bigint): bigint {
-    const { builder } = this;
-    const granule = 1n << BigInt(this.table2!.shape.log2Granule);
-    const whole = size > granule ? size : granule;
-    const ipa = this.#freeIpa(whole);
-    const inside = whole > size ? builder.random.big(16) & (granule - 1n) & -(size < 64n ? 64n : size) : 0n;
-    const scattered = this.#options.scattered === true;
-    const pa = scattered ? 0n : builder.take(whole);
-    for (let offset = 0n; offset < whole; offset += granule) {
-      const at = scattered ? builder.take(granule) : pa + offset;
-      this.#physical.set((ipa + offset) / granule, at);
-      this.tablePaths.push(this.mapStage2(ipa + offset, at, this.#leafBits2(true), 3));
-    }
-    return ipa + inside;
-  }
-
-  /** Attributes of stage 2 that let through. */
-  #leafBits2(forTable = false): bigint {
-    const { random } = this.builder;
-    let bits = LEAF.AF | LEAF.S2R | LEAF.S2W | LEAF.S2Normal;
-    if (forTable && random.chance(0.2)) bits &= ~LEAF.S2W;
-    // Device memory; with S2PTW it is wrong for a table.
-    if (random.chance(forTable ? 0.03 : 0.2)) bits &= ~LEAF.S2Normal;
-    bits |= random.big(2) << 8n;
-    if (random.chance(0.2)) bits |= random.big(2) << 53n;
-    // Bits [58:55] are for software.
-    if (random.chance(0.3)) bits |= random.big(4) << 55n;
-    return bits;
-  }
-
-  #leafBits1(): bigint {
-    const { random } = this.builder;
-    let bits = LEAF.AF | LEAF.AP1 | LEAF.nG;
-    if (random.chance(0.3)) bits |= random.big(2) << 53n;
-    bits |= random.big(2) << 8n;
-    bits |= random.big(3) << 2n;
-    if (random.chance(0.3)) bits |= random.big(4) << 55n;
-    return bits;
   }
 
   mapStage2(ipa: bigint, pa: bigint, attributes: bigint, level: number): Path {
@@ -280,10 +206,7 @@ export class Stream {
     this.cdIpa = this.#space1.take(64n);
     this.cdPath = this.tablePaths.at(-1);
     this.ste.S1ContextPtr = this.cdIpa;
-    const log2 = BigInt(this.table2?.shape.log2Granule ?? 12);
-    this.cdAt = this.stage2
-      ? this.#physical.get(this.cdIpa >> log2)! + (this.cdIpa & ((1n << log2) - 1n))
-      : this.cdIpa;
+    this.cdAt = this.#physical(this.cdIpa);
   }
 
   /** 5.4 EPD0, EPD1: what is said about a half that is not walked means nothing. */
@@ -358,7 +281,7 @@ export class Stream {
       const ipaBlock = this.#freeBlock(table2, level, size);
       if (ipaBlock === undefined) return undefined;
       const { block, page } = builder.dataPage(size);
-      paths.push(this.mapStage2(ipaBlock, block, this.#leafBits2(), level));
+      paths.push(this.mapStage2(ipaBlock, block, leafBits2(builder.random), level));
       offset = page - block;
       const ipa = ipaBlock | offset;
       iova = ipa;
@@ -379,8 +302,8 @@ export class Stream {
 
   #freeBlock(table: PageTable, level: number, size: bigint): bigint | undefined {
     for (let i = 0; i < 20; i++) {
-      if (size > 1n << BigInt(this.#ipaBits())) return undefined;
-      const ipa = this.#freeIpa(size);
+      if (size > 1n << BigInt(this.ipaBits)) return undefined;
+      const ipa = this.#ipas.free(size);
       if (isFree(table, this.builder.space, ipa, level)) return ipa;
     }
     return undefined;
@@ -388,47 +311,12 @@ export class Stream {
 
   #mapStage1(input: bigint, block: bigint, level: number): Path {
     const table = this.table1!;
-    table.map(input, block, this.#leafBits1(), level);
-    const log2 = BigInt(this.table2?.shape.log2Granule ?? 12);
-    const physical = (at: bigint): bigint =>
-      this.stage2 ? this.#physical.get(at >> log2)! + (at & ((1n << log2) - 1n)) : at;
-    return pathOf(table, this.#space1, input, level, 1, physical);
+    table.map(input, block, leafBits1(this.builder.random), level);
+    return pathOf(table, this.#space1, input, level, 1, (at) => this.#physical(at));
   }
-}
 
-/** The addresses of the descriptors down to a level, in the table's own space. */
-function* descend(table: PageTable, space: TableSpace, input: bigint, level: number): Generator<bigint> {
-  const { log2Granule, inputBits } = table.shape;
-  let at = table.base;
-  for (let n = table.startLevel; n <= level; n++) {
-    const lsb = BigInt(table.log2Size(n));
-    const bits = n === table.startLevel ? BigInt(inputBits) - lsb : BigInt(log2Granule - 3);
-    const where = at + 8n * ((input >> lsb) & ((1n << bits) - 1n));
-    yield where;
-    at = space.read(where) & 0xffff_ffff_ffffn & -(1n << BigInt(log2Granule));
+  /** PA of something that stage 1 reads. */
+  #physical(at: bigint): bigint {
+    return this.stage2 ? this.#ipas.physical(at) : at;
   }
-}
-
-/** Whether a leaf can be put there: no other leaf on the way, nothing in its slot. */
-function isFree(table: PageTable, space: TableSpace, input: bigint, level: number): boolean {
-  let n = table.startLevel;
-  for (const where of descend(table, space, input, level)) {
-    const descriptor = space.read(where);
-    if (descriptor === 0n) return true;
-    if (n === level || (descriptor & 3n) !== 3n) return false;
-    n += 1;
-  }
-  return false;
-}
-
-function pathOf(
-  table: PageTable,
-  space: TableSpace,
-  input: bigint,
-  level: number,
-  stage: 1 | 2,
-  physical: (at: bigint) => bigint,
-): Path {
-  const descriptors = [...descend(table, space, input, level)].map(physical);
-  return { stage, input, level, log2Size: table.log2Size(level), descriptors };
 }

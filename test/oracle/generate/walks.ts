@@ -1,7 +1,8 @@
 import { LEAF } from '../../support/tables.ts';
 import { READER_SIDS, WRITER_SIDS } from '../endpoints.ts';
 import { type CaseBuilder, shuffled } from './case-builder.ts';
-import { type Mapping, type Path, Stream, type StreamOptions } from './stream.ts';
+import type { Path } from './path.ts';
+import { type Mapping, Stream, type StreamOptions } from './stream.ts';
 
 const ADDRESS = 0xffff_ffff_f000n;
 
