@@ -19,8 +19,8 @@ export const TYPE = {
 export const CLASS = { CD: 0n, TT: 1n, IN: 2n } as const;
 export type Class = (typeof CLASS)[keyof typeof CLASS];
 
-/** What ends an access; `type` undefined: without a record. */
-export class Stop extends Error {
+/** What ends an access; `type` undefined: without a record. No Error: stacks would cost more than the walks. */
+export class Stop {
   readonly type: number | undefined;
   s2 = false;
   cls: Class = CLASS.IN;
@@ -31,7 +31,6 @@ export class Stop extends Error {
   ttRead = false;
 
   constructor(type: number | undefined, more: Partial<Stop> = {}) {
-    super();
     this.type = type;
     Object.assign(this, more);
   }

@@ -22,6 +22,9 @@ export const BUFFERS = RAM + 0x30_0000;
 /** What the guest sees on the lab's host: its 44 bits of address, and 16-bit queues. */
 export const GUEST_IDS: IdRegisters = identify(GUEST_DEFAULT, { OAS: 4, EVENTQS: 16, CMDQS: 16 });
 
+/** TLBs of 256 entries, which hold all that a test maps, and are soon made and emptied. */
+const LOG2_TLB_ENTRIES = 8;
+
 /** A device with the guest's StreamID 8 + index. */
 export const sidOf = (index: number): number => 8 + index;
 const nameOf = (index: number): string => `nic${index}`;
@@ -49,7 +52,12 @@ export class BenchHost {
       schedule: this.scheduler.post,
       onIoctl: (_fd, request) => this.ioctls.push(request),
     });
-    const smmu = this.sim.addSmmu({ name: 'arm-smmu-v3.0.auto', ids, pageRequests });
+    const smmu = this.sim.addSmmu({
+      name: 'arm-smmu-v3.0.auto',
+      ids,
+      pageRequests,
+      log2TlbEntries: LOG2_TLB_ENTRIES,
+    });
     this.testers = [0, 1].map((index) => {
       const tester = new DmaTester(this.sim.physicalMemory);
       // The physical StreamIDs are not the guest's.
@@ -99,6 +107,7 @@ export class BenchMachine {
       kernel: host.sim,
       memory,
       ids: GUEST_IDS,
+      log2TlbEntries: LOG2_TLB_ENTRIES,
       interrupts: {
         raise: (line) => {
           if (!this.interruptsOff) host.scheduler.post(() => this.guest.handleInterrupt(line));

@@ -75,8 +75,8 @@ export const flag = (value: bigint, bit: number): boolean => get(value, bit) ===
 
 export const T = { ADDR_SIZE: 0x11, ACCESS: 0x12, PERMISSION: 0x13, TRANSLATION: 0x10, EABT: 0x0b };
 
-/** Thrown by whatever ends the transaction. */
-export class Stop extends Error {
+/** Thrown by whatever ends the transaction. No Error: stacks would cost more than the walks. */
+export class Stop {
   type: number;
   s2 = false;
   cls = 2n;
@@ -86,7 +86,6 @@ export class Stop extends Error {
   /** Recorded and aborted whatever A, R and S say. */
   always = false;
   constructor(type: number, more: Partial<Stop> = {}) {
-    super(`event ${type}`);
     this.type = type;
     Object.assign(this, more);
   }

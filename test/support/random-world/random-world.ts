@@ -2,6 +2,7 @@
 
 import type { IdRegisters } from '../../../src/smmu/identification.ts';
 import { QEMU_LIKE, identify } from '../../../src/smmu/identification.ts';
+import { EVENT, type EventStatus } from '../../../src/smmu/ports.ts';
 import { KIND, OUTCOME, Transaction, Translation } from '../../../src/smmu/transaction.ts';
 import { Translator } from '../../../src/smmu/translator.ts';
 import { Random } from '../random.ts';
@@ -72,11 +73,13 @@ export class RandomWorld {
     this.#changes = new Changes(world, this.#streams, new Invalidations(world, this.translator));
   }
 
-  freshTranslator(): Translator {
-    return new Translator(this.ids, this.registers, this.memory, (words) => {
+  /** A translator that knows nothing yet. @param log2TlbEntries as of Translator */
+  freshTranslator(log2TlbEntries?: number): Translator {
+    const record = (words: Uint32Array): EventStatus => {
       this.#records.push([...new BigUint64Array(words.slice().buffer)]);
-      return 0;
-    });
+      return EVENT.Queued;
+    };
+    return new Translator(this.ids, this.registers, this.memory, record, undefined, log2TlbEntries);
   }
 
   /** Changes something in memory, and invalidates as that needs. */

@@ -26,22 +26,22 @@ export function makeStageOne(
 ): void {
   const { random, ids, memory, tables, e2h } = world;
   stream.bigEndian = tables.endian();
-  const pas = new Map<bigint, bigint>();
+  /** PA of a page of 4 KiB that stage 1 reads, by the number of its IPA's. */
+  const pages = new Map<bigint, bigint>();
   const inner = memory.space(stream.bigEndian);
   /** Tables live at IPAs: each is contiguous there only as far as a page of stage 2 goes. */
   const physical = (ipa: bigint): bigint => {
-    const pa = pas.get(ipa >> 4n);
-    return pa === undefined ? ipa : pa + (ipa & 15n);
+    const page = pages.get(ipa >> 12n);
+    return page === undefined ? ipa : page | (ipa & 0xfffn);
   };
   const space: TableSpace = {
     take: (size) => {
       const pa = inner.take(size);
       if (!stream.stage2) return pa;
       const base = ipaOf(pa);
-      for (let offset = 0n; offset < size; offset += 16n) {
-        const ipa = offset % 4096n === 0n ? ipaOf(pa + offset) : 0n;
-        if (ipa !== 0n && ipa !== base + offset) throw new RangeError('not contiguous');
-        pas.set((base + offset) >> 4n, pa + offset);
+      for (let offset = 0n; offset < size; offset += 4096n) {
+        if (ipaOf(pa + offset) !== base + offset) throw new RangeError('not contiguous');
+        pages.set((base + offset) >> 12n, (pa + offset) & ~0xfffn);
       }
       return base;
     },
