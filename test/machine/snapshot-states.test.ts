@@ -10,24 +10,13 @@ import { SnapshotError } from '../../src/smmu/snapshot.ts';
 import { OPCODE } from '../../src/spec/commands.ts';
 import { OFFSET } from '../../src/spec/registers.ts';
 import { BUFFERS, GUEST_IDS, sidOf } from '../support/bench-machine.ts';
-import { Movable } from '../support/movable-machine.ts';
+import { GOOD, Movable, running } from '../support/movable-machine.ts';
 
-const GOOD = 0x1000_0000n;
 const NOWHERE = 0x2000_0000n;
 const SYNC = [0x46, 0, 0, 0];
 const NSNH_ALL = [0x30, 0, 0, 0];
 const CMDQ_ERR = 1;
 const OVFLG = 0x8000_0000;
-
-function running(eventqLog2 = 4): Movable {
-  const movable = new Movable();
-  const { bench } = movable;
-  bench.plug(0);
-  bench.guest.probe({ cmdqLog2: 8, eventqLog2 });
-  bench.attach().map(GOOD, BUFFERS, 0x1000);
-  movable.settle();
-  return movable;
-}
 
 /** A queue of commands of the test's own, at the start of the buffers; CMDQEN=0 while it is put there. */
 function fillQueue({ machine: { memory, smmu } }: Movable, commands: readonly (readonly number[])[]): void {

@@ -4,20 +4,9 @@ import { restoreSnapshot, takeSnapshot, type MachineSnapshot } from '../../src/m
 import { GUEST_DEFAULT, identify } from '../../src/smmu/identification.ts';
 import { SnapshotError } from '../../src/smmu/snapshot.ts';
 import { BUFFERS, GUEST_IDS, sidOf } from '../support/bench-machine.ts';
-import { Movable } from '../support/movable-machine.ts';
+import { GOOD, Movable, running } from '../support/movable-machine.ts';
 
-const GOOD = 0x1000_0000n;
 const NOWHERE = 0x2000_0000n;
-
-function running(eventqLog2 = 4): Movable {
-  const movable = new Movable();
-  const { bench } = movable;
-  bench.plug(0);
-  bench.guest.probe({ cmdqLog2: 8, eventqLog2 });
-  bench.attach().map(GOOD, BUFFERS, 0x1000);
-  movable.settle();
-  return movable;
-}
 
 describe('what cannot be restored is refused with the reason', () => {
   const snapshot = (): MachineSnapshot => takeSnapshot(running().machine);

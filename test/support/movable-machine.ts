@@ -7,7 +7,7 @@ import { restoreSnapshot, type MachineSnapshot } from '../../src/machine/snapsho
 import type { IdRegisters } from '../../src/smmu/identification.ts';
 import type { Smmu } from '../../src/smmu/smmu.ts';
 import { OUTCOME } from '../../src/smmu/transaction.ts';
-import { BenchHost, BenchMachine, GUEST_IDS, RAM } from './bench-machine.ts';
+import { BenchHost, BenchMachine, BUFFERS, GUEST_IDS, RAM } from './bench-machine.ts';
 
 /** A guest whose SMMU can be exchanged under it. */
 export class Movable {
@@ -74,4 +74,18 @@ export class Movable {
     this.settle();
     return outcome === OUTCOME.Ok;
   }
+}
+
+/** IOVA of the page that {@link running} maps. */
+export const GOOD = 0x1000_0000n;
+
+/** A machine whose guest drives one device, with a page mapped at the start of the buffers. */
+export function running(eventqLog2 = 4): Movable {
+  const movable = new Movable();
+  const { bench } = movable;
+  bench.plug(0);
+  bench.guest.probe({ cmdqLog2: 8, eventqLog2 });
+  bench.attach().map(GOOD, BUFFERS, 0x1000);
+  movable.settle();
+  return movable;
 }

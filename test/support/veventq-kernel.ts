@@ -1,59 +1,34 @@
-/** A Kernel that has nothing but one readable descriptor: what the event bridge sees of a host. */
+/** A Kernel that has nothing but a vEVENTQ: what the event bridge sees of a host. */
 
-import type { Kernel, Watch } from '../../src/iommufd/kernel.ts';
 import { Veventq as SimVeventq } from '../../src/host/sim/iommufd/veventq.ts';
 import type { Viommu } from '../../src/host/sim/iommufd/viommu.ts';
 import { bytesSink } from '../../src/host/sim/user-space.ts';
 import { Iommufd } from '../../src/iommufd/iommufd.ts';
 import { Veventq } from '../../src/iommufd/veventq.ts';
+import { ReadableKernel } from './readable-kernel.ts';
 
-const UNUSED = (): never => {
-  throw new Error('not part of this test');
-};
-
-/** A script of reads: each element is what one read returns, bytes or a negative errno. After the last, reads give 0. */
-export class VeventqKernel implements Kernel {
-  readonly reads: (Uint8Array | number)[] = [];
-  /** Size of the buffer of each read that was made. */
-  readonly asked: number[] = [];
-  callback: (() => void) | undefined;
+export class VeventqKernel extends ReadableKernel {
   closed = false;
-  readonly open = (): number => 3;
-  readonly close = (): number => {
+
+  override close(): number {
     this.closed = true;
     return 0;
-  };
-  readonly ioctl = (_fd: number, _request: number, arg: Uint8Array): number => {
+  }
+
+  override ioctl(_fd: number, _request: number, arg: Uint8Array): number {
     const words = new DataView(arg.buffer, arg.byteOffset, arg.byteLength);
     if (arg.length === 32) {
       words.setUint32(20, 7, true);
       words.setInt32(24, 4, true);
     }
     return 0;
-  };
-  readonly write = UNUSED;
-  readonly pread = UNUSED;
-  readonly pwrite = UNUSED;
-  readonly eventfd = UNUSED;
-  readonly userMemory = (bytes: Uint8Array) => ({ address: 0x1000n, bytes, release() {} });
-
-  read(_fd: number, into: Uint8Array): number {
-    this.asked.push(into.length);
-    const next = this.reads.shift();
-    if (next === undefined || typeof next === 'number') return next ?? 0;
-    if (next.length > into.length) throw new Error('the script gives more than was asked for');
-    into.set(next);
-    return next.length;
   }
 
-  onReadable(_fd: number, callback: () => void): Watch {
-    if (this.callback !== undefined) throw new Error('watched twice');
-    this.callback = callback;
-    return {
-      stop: () => {
-        if (this.callback === callback) this.callback = undefined;
-      },
-    };
+  override read(fd: number, into: Uint8Array): number {
+    const [next] = this.reads;
+    if (typeof next === 'object' && next.length > into.length)
+      throw new Error('the script gives more than was asked for');
+    return super.read(fd, into);
   }
 
   /** A vEVENTQ of this kernel. */
