@@ -38,6 +38,8 @@ export class Device {
     this.smmu = new Smmu({
       ids,
       memory: this.memory,
+      // Small, as thousands of these are made.
+      log2TlbEntries: 8,
       interrupts: {
         raise: (line) => {
           this.interrupts.push(line);

@@ -22,7 +22,7 @@ import {
 } from './tables.ts';
 
 export const RAM = 0x4000_0000n;
-export const RAM_SIZE = 0x100_0000n;
+export const RAM_SIZE = 0x80_0000n;
 export const STRTAB = 0x4000_0000n;
 /** Where there is no RAM. */
 export const NOWHERE = 0x9000_0000n;

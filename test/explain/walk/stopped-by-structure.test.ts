@@ -235,10 +235,10 @@ describe('a CD that stops a transaction', () => {
   it('is named by its physical address behind stage 2', () => {
     const rig = new Rig();
     const s2 = rig.stage2();
-    s2.map(0x5_0000_0000n, RAM + 0x80_0000n, S2_RW_PAGE);
+    s2.map(0x5_0000_0000n, RAM + 0x40_0000n, S2_RW_PAGE);
     rig.ste(1, { ...rig.stage2Fields(s2), Config: 7, S1ContextPtr: 0x5_0000_0040n });
     const found = explain(rig, 0x1000n);
-    expect(found.cause).toMatchObject({ field: 'CD.V', address: '0x40800040' });
+    expect(found.cause).toMatchObject({ field: 'CD.V', address: '0x40400040' });
     expect(found.steps.at(-1)!.text).toContain('0x500000040');
   });
 
