@@ -218,7 +218,7 @@ export class FaultBridge implements FaultReader, StallCommandPort {
     return transaction;
   }
 
-  /** @returns false if the queue does not take the record now. */
+  /** @returns false if the queue does not take the record now, and it is still to be written. */
   #send(stag: number, words: Uint32Array): boolean {
     const slots = this.#slots!;
     // First: its interrupt may bring the answer before this returns.
@@ -227,6 +227,8 @@ export class FaultBridge implements FaultReader, StallCommandPort {
       this.counters.delivered++;
       return true;
     }
+    // An aborted write has an interrupt too, and the answer may have come from there: the name is free then.
+    if (!slots.isUsed(stag)) return true;
     slots.hold(stag);
     return false;
   }

@@ -11,6 +11,8 @@ class Guest implements StallSink {
   room: number;
   passes = false;
   onRecord: (words: Uint32Array) => void = () => {};
+  /** Called for a record that is not taken: GERROR has an interrupt too. */
+  onRefused: (words: Uint32Array) => void = () => {};
   readonly answers: EventStatus[] = [];
 
   constructor(room = 1000) {
@@ -18,7 +20,10 @@ class Guest implements StallSink {
   }
   recordEvent(words: Uint32Array): EventStatus {
     const answer = this.answers.shift();
-    if (answer !== undefined) return answer;
+    if (answer !== undefined) {
+      if (answer !== EVENT.Queued) this.onRefused(words);
+      return answer;
+    }
     if (this.room === 0) return EVENT.Full;
     this.room--;
     this.records.push([...words]);
@@ -224,6 +229,27 @@ describe('answers', () => {
     turn(joined(fault({ cookie: 1 }), fault({ cookie: 2 })));
     expect(kernel.answers).toEqual([`1:${SUCCESS}`, `2:${SUCCESS}`]);
     expect(bridge.outstanding).toBe(0);
+    balanced();
+  });
+
+  it.each([
+    ['CMD_RESUME', (bridge: FaultBridge, stag: number) => bridge.resume(0x11, stag, true)],
+    ['CMD_STALL_TERM', (bridge: FaultBridge) => bridge.terminateStalls(0x11)],
+    ['EVENTQEN=0', (bridge: FaultBridge) => bridge.close()],
+    ['an unplug', (bridge: FaultBridge) => bridge.forget(1)],
+  ])('%s may come from inside the interrupt of a write that aborts: it counts once', (_, answer) => {
+    const { kernel, guest, bridge, turn, balanced } = setUp();
+    guest.answers.push(EVENT.Aborted);
+    guest.onRefused = (words) => answer(bridge, words[2] & 0xffff);
+    turn(fault({ cookie: 1 }));
+    const { length } = kernel.answers;
+    expect(bridge.outstanding).toBe(0);
+    // The name is free: nothing is shown under it, and the host may use the cookie for another fault by now.
+    bridge.roomAppeared();
+    expect(guest.records).toEqual([]);
+    bridge.resume(0x11, 0, true);
+    bridge.terminateStalls(0x11);
+    expect(kernel.answers).toHaveLength(length);
     balanced();
   });
 
