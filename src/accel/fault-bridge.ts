@@ -42,6 +42,8 @@ export class FaultBridge implements FaultReader, StallCommandPort {
   readonly #heldWords = new Uint32Array(READ_FAULTS * EVENT_WORDS);
   #firstHeld = 0;
   #endHeld = 0;
+  /** {@link #deliverHeld} is at work, and the guest may call back from there. */
+  #delivering = false;
   /**
    * Faults that may be of before the last invalidation, at most: what was in the host then and is not read yet. One that
    * the guest's tables let pass now is tried again. The number keeps a guest whose caches say otherwise from making us
@@ -235,15 +237,20 @@ export class FaultBridge implements FaultReader, StallCommandPort {
 
   /** Writes records that wait. @returns false if there is no room for all. */
   #deliverHeld(): boolean {
+    // Called from inside a delivery, which goes on by itself.
+    if (this.#delivering) return false;
+    this.#delivering = true;
     while (this.#firstHeld < this.#endHeld) {
       const stag = this.#held[this.#firstHeld];
       const at = this.#firstHeld * EVENT_WORDS;
       // It may have been ended while it waited. A STAG that was given back is not out again before all have gone.
       if (this.#slots!.isHeld(stag) && !this.#send(stag, this.#heldWords.subarray(at, at + EVENT_WORDS)))
-        return false;
+        break;
       // An interrupt may have brought an invalidation, which released what waited.
       if (this.#firstHeld < this.#endHeld) this.#firstHeld++;
     }
+    this.#delivering = false;
+    if (this.#firstHeld < this.#endHeld) return false;
     this.#firstHeld = this.#endHeld = 0;
     return true;
   }

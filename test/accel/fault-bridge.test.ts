@@ -285,6 +285,22 @@ describe('a record that cannot be written', () => {
     balanced();
   });
 
+  it('is not passed over if the guest makes room from inside the interrupt of the one before', () => {
+    const { guest, bridge, turn, balanced } = setUp();
+    guest.answers.push(EVENT.Full);
+    turn(joined(...[1, 2, 3].map((cookie) => fault({ addr: BigInt(cookie) << 12n, cookie }))));
+    guest.onRecord = () => {
+      if (guest.records.length > 1) return;
+      guest.room = 0;
+      bridge.roomAppeared();
+    };
+    bridge.roomAppeared();
+    guest.room = 10;
+    bridge.roomAppeared();
+    expect(guest.records.map((record) => record[4])).toEqual([0x1000, 0x2000, 0x3000]);
+    balanced();
+  });
+
   it('is not written after an invalidation: the transaction is tried again (4.7.3)', () => {
     const { kernel, guest, bridge, turn, balanced } = setUp();
     guest.answers.push(EVENT.Queued, EVENT.Full);
