@@ -50,6 +50,8 @@ export class FaultBridge implements FaultReader, StallCommandPort {
    * do so for ever.
    */
   #stale = 0;
+  /** Counts invalidations. */
+  #invalidations = 0;
 
   constructor(sink: StallSink, trace?: Trace) {
     this.#sink = sink;
@@ -106,6 +108,7 @@ export class FaultBridge implements FaultReader, StallCommandPort {
   invalidated(): void {
     if (!this.#pipe.isOpen) return;
     this.#stale = STALLS_MAX;
+    this.#invalidations++;
     if (this.#firstHeld === this.#endHeld) return;
     const slots = this.#slots!;
     for (let i = this.#firstHeld; i < this.#endHeld; i++)
@@ -168,11 +171,13 @@ export class FaultBridge implements FaultReader, StallCommandPort {
       pipe.pause();
       return;
     }
+    const invalidations = this.#invalidations;
     const emptied = pipe.fill(most);
     // A record may raise an interrupt, and a guest in this process may then answer, or close this queue: what was read
     // is gone then.
     while (pipe.next()) this.#take();
-    if (emptied) this.#stale = 0;
+    // Between the read and an invalidation from inside an interrupt, more may have come to the host.
+    if (emptied && this.#invalidations === invalidations) this.#stale = 0;
     if (this.#firstHeld < this.#endHeld) pipe.pause();
   }
 

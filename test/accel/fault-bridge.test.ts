@@ -326,6 +326,16 @@ describe('after an invalidation', () => {
     expect(guest.records).toHaveLength(1);
   });
 
+  it('so is what came to the host before one from inside an interrupt', () => {
+    const { kernel, guest, bridge, turn } = setUp();
+    guest.onRecord = () => bridge.invalidated();
+    turn(fault({ cookie: 1 }));
+    guest.passes = true;
+    turn(fault({ cookie: 2 }));
+    expect(kernel.answers).toEqual([`2:${SUCCESS}`]);
+    expect(guest.records).toHaveLength(1);
+  });
+
   it('that is bounded, however much the host has', () => {
     const { kernel, guest, bridge } = setUp(100_000);
     guest.passes = true;
