@@ -139,7 +139,7 @@ export class FaultBridge implements FaultReader, StallCommandPort {
 
   terminateStalls(sid: number): void {
     const slots = this.#slots;
-    if (slots === undefined || slots.used === 0) return;
+    if (slots === undefined || slots.usedBy(sid) === 0) return;
     for (let stag = 0; stag < slots.size; stag++) if (slots.isOf(stag, sid)) this.#end(stag, 'aborted');
     this.#resumeReading();
   }

@@ -16,6 +16,8 @@ export class StallSlots {
   /** The names that are free, oldest first, from #first on, in a ring. */
   readonly #names = Uint16Array.from({ length: STALLS_MAX }, (_, stag) => stag);
   #first = 0;
+  /** Slots in use by StreamID. Those of which none is left stay, at 0: there are at most 65,536. */
+  readonly #usedBy = new Map<number, number>();
   /** Slots in use. */
   used = 0;
   /** STAGs are below this. */
@@ -30,6 +32,7 @@ export class StallSlots {
     const stag = this.#names[this.#first];
     this.#first = (this.#first + 1) % STALLS_MAX;
     this.used++;
+    this.#usedBy.set(sid, this.usedBy(sid) + 1);
     this.#state[stag] = HELD;
     this.#sid[stag] = sid;
     this.#device[stag] = device;
@@ -42,6 +45,13 @@ export class StallSlots {
     // The ring has `free` names from #first on.
     this.#names[(this.#first + this.free) % STALLS_MAX] = stag;
     this.used--;
+    const sid = this.#sid[stag];
+    this.#usedBy.set(sid, this.usedBy(sid) - 1);
+  }
+
+  /** Slots that a stream has in use: a guest may ask for streams without any as fast as it can. */
+  usedBy(sid: number): number {
+    return this.#usedBy.get(sid) ?? 0;
   }
 
   show(stag: number): void {
