@@ -212,9 +212,17 @@ export class Accelerator implements StreamBackend {
     this.#bridge.restore(records);
   }
 
-  /** For a snapshot: what waits for an answer of the guest is tried again, and may ask anew. */
-  releaseFaults(): void {
-    this.#faults.releaseAll();
+  /**
+   * For a snapshot: what waits for an answer of the guest is tried again, and may ask anew.
+   * @returns STAGs that the guest may still answer by, for {@link restoreStags}.
+   */
+  releaseFaults(): readonly number[] {
+    return this.#faults.releaseAll();
+  }
+
+  /** STAGs of a snapshot: they are the last to be names again, so that late answers do nothing. Before any device. */
+  restoreStags(stags: readonly number[]): void {
+    this.#faults.restoreStags(stags);
   }
 
   /** Tries again what the host refused. */

@@ -101,6 +101,16 @@ export class FaultBridge implements FaultReader, StallCommandPort {
     this.#resumeReading();
   }
 
+  /** For a snapshot: names that the guest may know, and none of which waits. */
+  get givenStags(): readonly number[] {
+    return this.#slots?.given ?? [];
+  }
+
+  /** Those of a snapshot: they come again last, as if they had been given out here. No queue was open yet. */
+  restoreStags(given: readonly number[]): void {
+    this.#slots = given.length === 0 ? undefined : new StallSlots(given);
+  }
+
   /**
    * The guest has invalidated something. A record that is not in its queue by now may tell of what was before, which
    * must not appear behind the CMD_SYNC (4.7.3): those transactions are tried again instead.

@@ -63,10 +63,16 @@ export class FaultBridges {
     this.#stalls.invalidated();
   }
 
-  /** For a snapshot: nothing waits for the guest afterwards. */
-  releaseAll(): void {
+  /** For a snapshot: nothing waits for the guest afterwards. @returns STAGs for {@link restoreStags}. */
+  releaseAll(): readonly number[] {
     this.#stalls.releaseAll();
     this.#requests.releaseAll();
+    return this.#stalls.givenStags;
+  }
+
+  /** The guest may still answer by these STAGs of a snapshot. */
+  restoreStags(given: readonly number[]): void {
+    this.#stalls.restoreStags(given);
   }
 
   get states(): readonly FaultQueueState[] {

@@ -14,14 +14,32 @@ export class StallSlots {
   readonly #device = new Uint32Array(STALLS_MAX);
   readonly #cookie = new Uint32Array(STALLS_MAX);
   /** The names that are free, oldest first, from #first on, in a ring. */
-  readonly #names = Uint16Array.from({ length: STALLS_MAX }, (_, stag) => stag);
+  readonly #names: Uint16Array;
   #first = 0;
+  /** Names that were never given out, which come first. */
+  #fresh: number;
   /** Slots in use by StreamID. Those of which none is left stay, at 0: there are at most 65,536. */
   readonly #usedBy = new Map<number, number>();
   /** Slots in use. */
   used = 0;
   /** STAGs are below this. */
   readonly size = STALLS_MAX;
+
+  /** @param given names that were given out before, elsewhere: they are the last to come, in this order. */
+  constructor(given: readonly number[] = []) {
+    const were = new Set(given);
+    const fresh = Array.from({ length: STALLS_MAX }, (_, stag) => stag).filter((stag) => !were.has(stag));
+    this.#names = Uint16Array.of(...fresh, ...given);
+    this.#fresh = fresh.length;
+  }
+
+  /** The names that were given out at some time and are free, in the order in which they would come again. */
+  get given(): readonly number[] {
+    return Array.from(
+      { length: Math.max(this.free - this.#fresh, 0) },
+      (_, i) => this.#names[(this.#first + this.#fresh + i) % STALLS_MAX],
+    );
+  }
 
   get free(): number {
     return STALLS_MAX - this.used;
@@ -32,6 +50,7 @@ export class StallSlots {
     const stag = this.#names[this.#first];
     this.#first = (this.#first + 1) % STALLS_MAX;
     this.used++;
+    if (this.#fresh > 0) this.#fresh--;
     this.#usedBy.set(sid, this.usedBy(sid) + 1);
     this.#state[stag] = HELD;
     this.#sid[stag] = sid;

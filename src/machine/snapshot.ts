@@ -5,6 +5,7 @@
 
 import * as v from 'valibot';
 import { Identity } from '../accel/properties.ts';
+import { STALLS_MAX } from '../accel/recoverable-faults.ts';
 import { hex32, parseU64 } from '../bits/u64.ts';
 import { HostError } from '../iommufd/errors.ts';
 import { idsOf, restoreSmmu, saveSmmu, SnapshotError } from '../smmu/snapshot.ts';
@@ -43,6 +44,15 @@ const SNAPSHOT = v.strictObject({
   ),
   /** Event records that the guest has not got yet, oldest first. */
   events: v.pipe(v.array(words(EVENT_WORDS)), v.maxLength(2 ** (MAX_LOG2_QUEUE_SIZE + 2))),
+  /** STAGs of stalled transactions that the guest was told of and may still answer: the last to be used again. */
+  stags: v.optional(
+    v.pipe(
+      v.array(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(STALLS_MAX - 1))),
+      v.maxLength(STALLS_MAX),
+      v.check((stags) => new Set(stags).size === stags.length, 'a STAG is there twice'),
+    ),
+    [],
+  ),
 });
 export type MachineSnapshot = v.InferOutput<typeof SNAPSHOT>;
 
@@ -58,7 +68,7 @@ const toWords = (texts: readonly string[]): Uint32Array =>
 export function takeSnapshot({ accelerator, smmu }: Machine): MachineSnapshot {
   // First: what was lost shows in registers.
   const events = accelerator.drainEvents().map(toText);
-  accelerator.releaseFaults();
+  const stags = [...accelerator.releaseFaults()];
   try {
     return {
       format: 'vsmmu-snapshot',
@@ -71,6 +81,7 @@ export function takeSnapshot({ accelerator, smmu }: Machine): MachineSnapshot {
         ste: device.ste === undefined ? null : toText(device.ste),
       })),
       events,
+      stags,
     };
   } finally {
     // Nobody else would tell the accelerator of room that was there all the time.
@@ -130,6 +141,7 @@ export function restoreSnapshot(machine: Machine, value: unknown, { paths = {} }
     throw error;
   }
   accelerator.restoreEvents(snapshot.events.map(toWords));
+  accelerator.restoreStags(snapshot.stags);
   try {
     for (const { name: device, path, sid, ste } of snapshot.devices)
       machine.plugRestored({

@@ -11,7 +11,7 @@ import type { HostError } from '../../src/iommufd/errors.ts';
 import type { FaultKind } from '../../src/iommufd/host-info.ts';
 import { metricsOf } from '../../src/machine/metrics.ts';
 import { Machine } from '../../src/machine/machine.ts';
-import { restoreSnapshot, takeSnapshot } from '../../src/machine/snapshot.ts';
+import { parseSnapshot, restoreSnapshot, takeSnapshot } from '../../src/machine/snapshot.ts';
 import { CMD_RESUME, OPCODE } from '../../src/spec/commands.ts';
 import { toPrometheus } from '../../src/trace/prometheus.ts';
 import { TraceRing } from '../../src/trace/trace-ring.ts';
@@ -357,6 +357,41 @@ describe('a snapshot of a guest with stalls', () => {
     expect(host.testers[0].dmaWrite32(PAGE, 1)).toBe(OUTCOME.Stalled);
     host.scheduler.run();
     expect(machine.state.faults[0]).toMatchObject({ outstanding: 1, counters: { delivered: 1 } });
+  });
+
+  it('has names that no later one has: an answer to what waited before reaches nothing else, however often it moves', () => {
+    const rig = make();
+    running(rig);
+    rig.machine.dma(PAGE);
+    rig.machine.dma(PAGE + 0x1000n);
+    const old = rig.stalls.map(({ stag }) => stag);
+    rig.machine.interruptsOff = true;
+    let from = rig.machine.machine;
+    for (let move = 0; move < 3; move++) {
+      const snapshot = parseSnapshot(JSON.parse(JSON.stringify(takeSnapshot(from))));
+      from.unplug('nic0');
+      const { host, machine } = elsewhere(rig.machine, STALLING);
+      restoreSnapshot(machine, snapshot);
+      expect(host.testers[0].dmaWrite32(PAGE, 1)).toBe(OUTCOME.Stalled);
+      host.scheduler.run();
+      for (const stag of old) machine.accelerator.stallCommands.resume(8, stag, false, true);
+      expect(machine.state.faults[0]).toMatchObject({
+        outstanding: 1,
+        counters: { delivered: 1, unknown: 2 },
+      });
+      from = machine;
+    }
+  });
+
+  it.each([
+    ['that is none', [4096]],
+    ['twice', [1, 1]],
+  ])('with a STAG %s is refused', (_, stags) => {
+    const rig = make();
+    running(rig);
+    const snapshot = takeSnapshot(rig.machine.machine);
+    expect(() => parseSnapshot({ ...snapshot, stags })).toThrow('stags');
+    expect(parseSnapshot({ ...snapshot, stags: undefined }).stags).toEqual([]);
   });
 
   it('is refused on a host that has none', () => {
