@@ -86,8 +86,8 @@ function deviceLines(device: DeviceReport): string[] {
   return lines;
 }
 
-const propertyText = ({ ats, ril, ssidsize, oas }: VsmmuProperties): string =>
-  `ats=${ats ? 'on' : 'off'} ril=${ril ? 'on' : 'off'} ssidsize=${ssidsize} oas=${oas}`;
+const propertyText = ({ ats, ril, ssidsize, oas, stall }: VsmmuProperties): string =>
+  `ats=${ats ? 'on' : 'off'} ril=${ril ? 'on' : 'off'} ssidsize=${ssidsize} oas=${oas} stall=${stall ? 'on' : 'off'}`;
 
 /** The base class and subclass of what people put behind SMMUs. */
 const CLASSES: Readonly<Record<number, string>> = {

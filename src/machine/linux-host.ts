@@ -7,7 +7,6 @@ import { endpointKind, type Endpoint, type EndpointKind } from '../host/linux/en
 import { IommuTestdev } from '../host/linux/endpoints/iommu-testdev.ts';
 import type { HostFiles } from '../host/linux/host-files.ts';
 import { inquire } from '../host/linux/inquiry.ts';
-import { mayStall } from '../host/linux/stall-mark.ts';
 import type { FaultKind, HostInfo } from '../iommufd/host-info.ts';
 import type { Kernel } from '../iommufd/kernel.ts';
 import type { VfioDevice } from '../iommufd/vfio-device.ts';
@@ -113,7 +112,7 @@ export class LinuxHost implements ScenarioHost {
       const assignment = given.get(name);
       const device = assignment === undefined ? spare.shift() : named(found, assignment.path);
       if (device === undefined) throw new HostUnusable([noTestDevice(name)]);
-      return choose(kernel, files, name, device, assignment?.kind);
+      return choose(kernel, name, device, assignment?.kind);
     });
     return new LinuxHost(kernel, chosen, report.kernel.release);
   }
@@ -196,13 +195,7 @@ function named(found: readonly DeviceReport[], path: string): DeviceReport {
   return device;
 }
 
-function choose(
-  kernel: Kernel,
-  files: HostFiles,
-  name: string,
-  device: DeviceReport,
-  kind: EndpointKind | undefined,
-): Chosen {
+function choose(kernel: Kernel, name: string, device: DeviceReport, kind: EndpointKind | undefined): Chosen {
   const path = device.vfio?.path ?? '';
   if (device.usable !== 'yes')
     throw new HostUnusable(
@@ -210,7 +203,7 @@ function choose(
     );
   const { info, refused } = inquire(kernel, path);
   if (info === undefined) throw refused ?? new Error(`${path} says nothing of its SMMU`);
-  const faults = mayStall(files, device.name) ? 'stall' : undefined;
+  const faults = device.properties?.stall === true ? 'stall' : undefined;
   return { name, path, address: device.name, kind: kind ?? kindOf(device), info, faults };
 }
 

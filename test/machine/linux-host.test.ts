@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { DmaTester } from '../../src/host/sim/functions/dma-tester.ts';
-import { LAB_SMMU } from '../../src/host/sim/profiles.ts';
+import { LAB_SMMU, SERVER_SMMU } from '../../src/host/sim/profiles.ts';
 import { SimHost } from '../../src/host/sim/sim-host.ts';
 import type { PciFunction } from '../../src/host/sim/pci-function.ts';
 import { Edu } from '../../src/host/linux/endpoints/edu.ts';
@@ -23,7 +23,7 @@ const PCI = '/sys/devices/pci0000:00';
 const SMMU = '/sys/devices/platform/arm-smmu-v3.0.auto/iommu/smmu3.0x0000000009050000';
 
 /** A machine whose devices are these, bound to vfio-pci; sysfs and the simulated kernel agree on them. */
-function world(functions: readonly PciFunction[], ids: IdRegisters = LAB_SMMU) {
+function world(functions: readonly PciFunction[], ids: IdRegisters = LAB_SMMU, more: readonly string[] = []) {
   // As with a real kernel, what it has to say comes from the event loop.
   const sim = new SimHost({ schedule: (task) => void setImmediate(task) });
   const smmu = sim.addSmmu({ name: 'arm-smmu-v3.0.auto', ids });
@@ -44,7 +44,7 @@ function world(functions: readonly PciFunction[], ids: IdRegisters = LAB_SMMU) {
       `/dev/vfio/devices/vfio${i}:`,
     );
   }
-  const files = fixture('kernel.tree', ...lines);
+  const files = fixture('kernel.tree', ...lines, ...more);
   let released = 0;
   const kernel: OwningKernel = Object.assign(
     Object.create(sim) as SimHost,
@@ -223,6 +223,26 @@ describe('devices are chosen', () => {
       LinuxHost.open({ kernel, files: fixture('no-smmu.tree'), devices: ['a'], assignments: [] });
     expect(open).toThrow('this machine shows no IOMMU');
     expect(open).toThrow('# modprobe iommufd');
+  });
+});
+
+describe('faults that wait', () => {
+  const MARK = '/sys/bus/pci/devices/0000:00:04.0/of_node/dma-can-stall: ';
+  it.each([
+    ['come from a device that is marked', [MARK], 'stall'],
+    ['come from no other', [], undefined],
+    [
+      'come from none where the kernel would attach no page table that has them',
+      [
+        MARK,
+        '/boot/config-7.3.4-server: CONFIG_IOMMUFD=m|CONFIG_VFIO_PCI=m|CONFIG_VFIO_DEVICE_CDEV=y|CONFIG_ARM_SMMU_V3=y|CONFIG_ARM_SMMU_V3_IOMMUFD=y',
+      ],
+      undefined,
+    ],
+  ])('%s', (_, lines, kind) => {
+    const host = world([new DmaTester()], SERVER_SMMU, lines).open(['nic0']);
+    expect(host.faultsOf('/dev/vfio/devices/vfio0')).toBe(kind);
+    host.close();
   });
 });
 

@@ -250,7 +250,7 @@ describe('a device can be used', () => {
     expect(report.smmus[0].registers).toMatchObject({ IDR0: '0x0d44101b', IDR5: '0x00000074' });
     expect(deviceIn(report)).toMatchObject({
       usable: 'yes',
-      properties: { ats: false, ril: true, ssidsize: 0, oas: 44 },
+      properties: { ats: false, ril: true, ssidsize: 0, oas: 44, stall: false },
       reasons: [],
       notes: [],
     });
@@ -263,7 +263,34 @@ describe('a device can be used', () => {
       ril: true,
       ssidsize: 20,
       oas: 48,
+      stall: false,
     });
+  });
+
+  const MARK = `/sys/bus/pci/devices/${DISK}/of_node/dma-can-stall: `;
+  const CONFIG = '/boot/config-7.3.4-server:';
+  it.each([
+    ['if it is marked, its SMMU stalls and the kernel was built to hear of it', SERVER_SMMU, [MARK], true],
+    [
+      'if it is marked, as far as a kernel whose options are not known shows',
+      SERVER_SMMU,
+      [MARK, '/proc/sys/kernel/osrelease: 7.3.5'],
+      true,
+    ],
+    ['not if nobody marks it', SERVER_SMMU, [], false],
+    ['not if its SMMU does not stall', LAB_SMMU, [MARK], false],
+  ])('with stalls %s', (_, ids, lines, stall) => {
+    const device = deviceIn(probe('vfio.tree', host(ids), ...lines));
+    expect(device).toMatchObject({ usable: 'yes', stallMark: lines.length > 0, properties: { stall } });
+    expect(device.notes.filter((note) => note.includes('SVA'))).toEqual([]);
+  });
+
+  it('without the stalls that its kernel was not built for, and says so: page tables with a FAULT_QUEUE cannot be attached', () => {
+    const options =
+      'CONFIG_IOMMUFD=m|CONFIG_VFIO_PCI=m|CONFIG_VFIO_DEVICE_CDEV=y|CONFIG_ARM_SMMU_V3=y|CONFIG_ARM_SMMU_V3_IOMMUFD=y';
+    const device = deviceIn(probe('vfio.tree', host(SERVER_SMMU), MARK, `${CONFIG} ${options}`));
+    expect(device).toMatchObject({ usable: 'yes', properties: { stall: false } });
+    expect(device.notes).toContainEqual(expect.stringContaining('CONFIG_ARM_SMMU_V3_SVA'));
   });
 
   it('with less than a guest is told by default, and says what', () => {

@@ -1,6 +1,7 @@
 /** A device behind an IOMMU. */
 
 import type { Access, HostFiles } from './host-files.ts';
+import { mayStall } from './stall-mark.ts';
 
 export interface HostDevice {
   /** PCI address `0000:01:00.0`, or the name of a device on another bus. */
@@ -12,6 +13,8 @@ export interface HostDevice {
   readonly group: HostGroup | undefined;
   /** Its VFIO device; undefined unless a VFIO driver has it. */
   readonly vfio: VfioFacts | undefined;
+  /** It is marked as a device that may stall. */
+  readonly stallMark: boolean;
 }
 
 export interface PciFacts {
@@ -51,6 +54,7 @@ export function readDevice(files: HostFiles, name: string, path: string): HostDe
     driver: files.target(`${path}/driver`),
     group: groupOf(files, name, path),
     vfio: vfioOf(files, path),
+    stallMark: mayStall(files, name),
   };
 }
 

@@ -3,7 +3,14 @@
 import type { HostFiles } from './host-files.ts';
 
 /** Options on which an accelerated vSMMU depends. */
-const OPTIONS = ['IOMMUFD', 'VFIO_PCI', 'VFIO_DEVICE_CDEV', 'ARM_SMMU_V3', 'ARM_SMMU_V3_IOMMUFD'] as const;
+const OPTIONS = [
+  'IOMMUFD',
+  'VFIO_PCI',
+  'VFIO_DEVICE_CDEV',
+  'ARM_SMMU_V3',
+  'ARM_SMMU_V3_IOMMUFD',
+  'ARM_SMMU_V3_SVA',
+] as const;
 export type KernelOption = (typeof OPTIONS)[number];
 
 export interface KernelFacts {

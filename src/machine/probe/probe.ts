@@ -1,6 +1,7 @@
 /** `vsmmu probe`: which devices of this machine can be behind an accelerated vSMMU, and why the others cannot. */
 
 import { fitToHost } from '../../accel/compatibility.ts';
+import { offersStalls } from '../../accel/recoverable-faults.ts';
 import type { HostDevice } from '../../host/linux/discovery-device.ts';
 import type { KernelFacts } from '../../host/linux/discovery-kernel.ts';
 import { discover, type Discovery, type HostIommu, type IommuKind } from '../../host/linux/discovery.ts';
@@ -36,6 +37,8 @@ export interface VsmmuProperties {
   readonly ssidsize: number;
   /** Bits of output address. */
   readonly oas: number;
+  /** Faults of this device can wait for the guest. */
+  readonly stall: boolean;
 }
 
 export interface DeviceReport extends Omit<HostDevice, 'vfio'> {
@@ -81,7 +84,14 @@ export function probeHost({ files, kernel, ids, only = () => true }: ProbeOption
   const smmus = found.iommus
     .filter(({ kind }) => kind === 'arm-smmu-v3')
     .map((iommu) =>
-      reportSmmu(iommu, { vfioPci: found.vfioPci, blocked: reasons.length > 0, ask, only, ids }),
+      reportSmmu(iommu, {
+        vfioPci: found.vfioPci,
+        hearsStalls: found.kernel.options?.ARM_SMMU_V3_SVA !== 'n',
+        blocked: reasons.length > 0,
+        ask,
+        only,
+        ids,
+      }),
     );
   const verdicts = smmus.flatMap(({ devices }) => devices.map(({ usable }) => usable));
   return {
@@ -99,6 +109,8 @@ export function probeHost({ files, kernel, ids, only = () => true }: ProbeOption
 
 interface Circumstances {
   readonly vfioPci: boolean;
+  /** As far as is known, the kernel lets a page table with a FAULT_QUEUE be attached: CONFIG_ARM_SMMU_V3_SVA. */
+  readonly hearsStalls: boolean;
   /** Something about the machine keeps every device from being used. */
   readonly blocked: boolean;
   readonly ask: Kernel | undefined;
@@ -118,7 +130,7 @@ function reportSmmu({ name, devices }: HostIommu, circumstances: Circumstances):
 
 function reportDevice(
   device: HostDevice,
-  { vfioPci, blocked, ask, only, ids }: Circumstances,
+  { vfioPci, hearsStalls, blocked, ask, only, ids }: Circumstances,
 ): { readonly report: DeviceReport; readonly info: HostInfo | undefined } {
   const reasons = deviceReasons(device, vfioPci);
   const notes = reasons.length === 0 ? deviceNotes(device) : [];
@@ -133,12 +145,14 @@ function reportDevice(
   if (usable === 'yes' && info !== undefined)
     for (const { field, from, to, why } of fitToHost(ids, info).lowered)
       notes.push(`A guest sees ${field}=${to} instead of ${from}: ${why}.`);
+  const stalls = device.stallMark && info !== undefined && offersStalls(info.idr[0]);
+  if (usable === 'yes' && stalls && !hearsStalls) notes.push(NO_SVA);
   return {
     report: {
       ...device,
       vfio: device.vfio ?? null,
       usable,
-      properties: info === undefined ? null : propertiesOf(info),
+      properties: info === undefined ? null : propertiesOf(info, stalls && hearsStalls),
       reasons,
       notes,
     },
@@ -146,12 +160,16 @@ function reportDevice(
   };
 }
 
-function propertiesOf({ idr, ats }: HostInfo): VsmmuProperties {
+const NO_SVA =
+  'Its faults could wait for the guest, but this kernel is built without CONFIG_ARM_SMMU_V3_SVA.';
+
+function propertiesOf({ idr, ats }: HostInfo, stall: boolean): VsmmuProperties {
   return {
     ats: ats && IDR0.ATS.of(idr[0]) === 1,
     ril: IDR3.RIL.of(idr[3]) === 1,
     ssidsize: IDR1.SSIDSIZE.of(idr[1]),
     oas: OAS_BITS[IDR5.OAS.of(idr[5])],
+    stall,
   };
 }
 

@@ -38,6 +38,7 @@ describe('discovery', () => {
             driver: 'pcieport',
             group: { id: 3, others: [], firmwareRanges: [] },
             vfio: undefined,
+            stallMark: false,
           },
           {
             name: '0000:01:00.0',
@@ -45,6 +46,7 @@ describe('discovery', () => {
             driver: 'vfio-pci',
             group: { id: 4, others: [], firmwareRanges: [] },
             vfio: { path: '/dev/vfio/devices/vfio0', number: '511:0', access: 'granted' },
+            stallMark: false,
           },
         ],
       },
@@ -84,6 +86,7 @@ describe('discovery', () => {
       VFIO_DEVICE_CDEV: 'n',
       ARM_SMMU_V3: 'n',
       ARM_SMMU_V3_IOMMUFD: 'n',
+      ARM_SMMU_V3_SVA: 'n',
     });
     writeFileSync(join(root, 'proc/config.gz'), 'not gzip');
     expect(discover(hostFiles(root)).kernel.options).toBeUndefined();
