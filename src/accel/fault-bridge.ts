@@ -29,6 +29,9 @@ export interface StallSink {
 /** Most faults that one turn of the event loop takes. */
 export const READ_FAULTS = 64;
 
+/** How often a record is written to a queue that says that it takes it. */
+const ATTEMPTS = 2;
+
 export class FaultBridge implements FaultReader, StallCommandPort {
   readonly #sink: StallSink;
   readonly #pipe: FaultPipe;
@@ -238,15 +241,24 @@ export class FaultBridge implements FaultReader, StallCommandPort {
   /** @returns false if the queue does not take the record now, and it is still to be written. */
   #send(stag: number, words: Uint32Array): boolean {
     const slots = this.#slots!;
-    // First: its interrupt may bring the answer before this returns.
-    slots.show(stag);
-    if (this.#sink.recordEvent(words) === EVENT.Queued) {
-      this.counters.delivered++;
-      return true;
+    const invalidations = this.#invalidations;
+    for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+      // First: its interrupt may bring the answer before this returns.
+      slots.show(stag);
+      if (this.#sink.recordEvent(words) === EVENT.Queued) {
+        this.counters.delivered++;
+        return true;
+      }
+      // An aborted write has an interrupt too, and the answer may have come from there: the name is free then.
+      if (!slots.isUsed(stag)) return true;
+      if (this.#invalidations !== invalidations) {
+        this.#end(stag, 'released');
+        return true;
+      }
+      slots.hold(stag);
+      // Or the guest has acknowledged the abort there: nobody would tell us of that again.
+      if (this.#sink.eventQueueSpace() === 0) return false;
     }
-    // An aborted write has an interrupt too, and the answer may have come from there: the name is free then.
-    if (!slots.isUsed(stag)) return true;
-    slots.hold(stag);
     return false;
   }
 

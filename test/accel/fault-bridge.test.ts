@@ -14,6 +14,8 @@ class Guest implements StallSink {
   /** Called for a record that is not taken: GERROR has an interrupt too. */
   onRefused: (words: Uint32Array) => void = () => {};
   readonly answers: EventStatus[] = [];
+  /** One of them was a refusal, and nothing was written since. */
+  refuses = false;
 
   constructor(room = 1000) {
     this.room = room;
@@ -21,17 +23,19 @@ class Guest implements StallSink {
   recordEvent(words: Uint32Array): EventStatus {
     const answer = this.answers.shift();
     if (answer !== undefined) {
-      if (answer !== EVENT.Queued) this.onRefused(words);
+      this.refuses = answer !== EVENT.Queued;
+      if (this.refuses) this.onRefused(words);
       return answer;
     }
     if (this.room === 0) return EVENT.Full;
+    this.refuses = false;
     this.room--;
     this.records.push([...words]);
     this.onRecord(words);
     return EVENT.Queued;
   }
   eventQueueSpace(): number {
-    return this.room;
+    return this.refuses ? 0 : this.room;
   }
   sidOf(deviceId: number): number {
     return deviceId === 1 || deviceId === 2 ? 0x10 + deviceId : -1;
@@ -325,6 +329,42 @@ describe('a record that cannot be written', () => {
     balanced();
   });
 
+  it('is written if the guest acknowledges the abort from inside its interrupt', () => {
+    const { guest, bridge, turn, balanced } = setUp();
+    guest.answers.push(EVENT.Aborted);
+    guest.onRefused = () => {
+      guest.refuses = false;
+      bridge.roomAppeared();
+    };
+    turn(joined(fault({ cookie: 1 }), fault({ cookie: 2 })));
+    expect(guest.stags).toEqual([0, 1]);
+    // The same for one that waited.
+    guest.answers.push(EVENT.Aborted);
+    guest.onRefused = () => {};
+    turn(joined(fault({ cookie: 3 }), fault({ cookie: 4 })));
+    guest.answers.push(EVENT.Aborted);
+    guest.onRefused = () => {
+      guest.refuses = false;
+      bridge.roomAppeared();
+    };
+    bridge.roomAppeared();
+    expect(guest.stags).toEqual([0, 1, 2, 3]);
+    balanced();
+  });
+
+  it('is not tried for ever if the guest acknowledges every abort of a queue that takes nothing', () => {
+    const { guest, bridge, turn, balanced } = setUp();
+    guest.answers.push(...Array.from({ length: 1000 }, () => EVENT.Aborted));
+    guest.onRefused = () => {
+      guest.refuses = false;
+      bridge.roomAppeared();
+    };
+    turn(joined(...range(64).map((i) => fault({ cookie: i + 1 }))));
+    expect(guest.answers.length).toBeGreaterThan(800);
+    expect(bridge.outstanding).toBe(64);
+    balanced();
+  });
+
   it('is not written after an invalidation: the transaction is tried again (4.7.3)', () => {
     const { kernel, guest, bridge, turn, balanced } = setUp();
     guest.answers.push(EVENT.Queued, EVENT.Full);
@@ -334,6 +374,23 @@ describe('a record that cannot be written', () => {
     bridge.roomAppeared();
     expect(guest.records).toEqual([]);
     expect(bridge.outstanding).toBe(1);
+    balanced();
+  });
+});
+
+describe('an invalidation from inside the interrupt of a write that aborts', () => {
+  it.each(['read now', 'held'])('has the transaction tried again, if it was %s (4.7.3)', (when) => {
+    const { kernel, guest, bridge, turn, balanced } = setUp();
+    guest.answers.push(EVENT.Aborted);
+    if (when === 'read now') guest.onRefused = () => bridge.invalidated();
+    turn(fault({ cookie: 1 }));
+    guest.onRefused = () => bridge.invalidated();
+    if (when === 'held') guest.answers.push(EVENT.Aborted);
+    bridge.roomAppeared();
+    bridge.roomAppeared();
+    expect(kernel.answers).toEqual([`1:${SUCCESS}`]);
+    expect(guest.records).toEqual([]);
+    expect(bridge.outstanding).toBe(0);
     balanced();
   });
 });
