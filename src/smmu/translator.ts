@@ -38,6 +38,7 @@ const WRITE = PERM.UW;
 const EXECUTE = PERM.UX;
 const UNTRANSLATED = KIND.Untranslated;
 const OK = OUTCOME.Ok;
+const ABORT = PATH.Abort;
 const BYPASS = PATH.Bypass;
 const STAGE2 = PATH.Stage2;
 const NESTED = PATH.Nested;
@@ -56,6 +57,7 @@ export class Translator {
   /** Who learns what became of stalled transactions; without it nothing stalls. */
   stallPort: StallPort | undefined;
   readonly #features: Features;
+  readonly #oasBits: number;
   readonly #registers: Uint32Array;
   readonly #record: (words: Uint32Array, mayMerge: boolean) => EventStatus;
   readonly #fault = new Fault();
@@ -93,6 +95,7 @@ export class Translator {
     const features = new Features(ids);
     const fault = this.#fault;
     this.#features = features;
+    this.#oasBits = features.oasBits;
     this.#registers = registers;
     this.#record = record;
     this.#stage2 = new Stage2Walk(memory, features, this.#tlb, fault);
@@ -127,7 +130,6 @@ export class Translator {
    */
   translate(transaction: Transaction, result: Translation): Outcome {
     result.event = 0;
-    this.#stage2.hasTable = false;
     const outcome =
       (this.#registers[CR0_WORD] & SMMUEN) === 0
         ? this.#whileDisabled(transaction, result)
@@ -208,10 +210,12 @@ export class Translator {
 
   /** Passes the address through. @returns false if it is beyond the OAS */
   #identity(transaction: Transaction, result: Translation): boolean {
-    if (beyond(transaction.addrHi, transaction.addrLo, this.#features.oasBits)) return false;
-    result.paHi = transaction.addrHi;
-    result.paLo = transaction.addrLo;
-    result.log2Size = this.#features.oasBits;
+    const { addrHi, addrLo } = transaction;
+    const oasBits = this.#oasBits;
+    if (addrHi >>> (oasBits - 32) !== 0) return false;
+    result.paHi = addrHi;
+    result.paLo = addrLo;
+    result.log2Size = oasBits;
     return true;
   }
 
@@ -220,10 +224,13 @@ export class Translator {
     const status = contexts.find(transaction);
     if (status !== 0) return this.#stop(status, transaction, contexts.partial, result);
     const context = contexts.current;
-    if (context.path <= BYPASS) {
-      if (context.path === PATH.Abort) return OUTCOME.Abort;
-      return this.#identity(transaction, result) ? OK : this.#stopAddressSize(transaction, context, result);
-    }
+    if (context.path > BYPASS) return this.#translated(transaction, context, result);
+    if (context.path === ABORT) return OUTCOME.Abort;
+    return this.#identity(transaction, result) ? OK : this.#stopAddressSize(transaction, context, result);
+  }
+
+  /** Through the TLB, or else the tables. */
+  #translated(transaction: Transaction, context: StreamContext, result: Translation): Outcome {
     const need = context.overrides
       ? this.#override(transaction, context)
       : (transaction.write ? WRITE : transaction.instruction ? EXECUTE : READ) <<

@@ -96,6 +96,7 @@ export class Stage1Walk {
     const stage2 = this.#stage2;
     const observer = this.observer;
     fault.stage1();
+    if (s2 !== undefined) stage2.hasTable = false;
     if (observer !== undefined) observer.stage(1, vaHi >>> 0, vaLo >>> 0, IN);
     // 7.3.13, 5.4 E0PD0: all three are Translation faults before the first descriptor.
     if (half.EPD || outsideHalf(vaHi, vaLo, table.inputBits, upper)) return EVENT_TYPE.F_TRANSLATION;

@@ -40,8 +40,8 @@ export class Stage2Walk {
   /** Look only: no TLB, no hardware updates. */
   dry = false;
   /**
-   * The last table that this transaction went through serves its other walks in the same area: a nested walk asks for
-   * one descriptor after the other. False at the beginning of a transaction, so that nothing of it outlives it.
+   * A walk of stage 1 asks for one descriptor after the other, mostly in the same area: the last table that one of them
+   * went through serves the next (CLASS=TT). False at its beginning, so that nothing outlives it.
    */
   hasTable = false;
   /** Address and lowest bit of what the table maps, and where it is. */
@@ -113,7 +113,12 @@ export class Stage2Walk {
     let level = table.startLevel;
     let lsb = table.log2Granule + (LAST - level) * table.stride;
     let attempts = UPDATE_ATTEMPTS;
-    if (this.hasTable && ipaHi === this.#areaHi && (ipaLo ^ this.#areaLo) >>> this.#areaShift === 0) {
+    if (
+      cls === TT &&
+      this.hasTable &&
+      ipaHi === this.#areaHi &&
+      (ipaLo ^ this.#areaLo) >>> this.#areaShift === 0
+    ) {
       baseHi = this.#tableHi;
       baseLo = this.#tableLo;
       mask = (1 << table.stride) - 1;
@@ -154,7 +159,7 @@ export class Stage2Walk {
         level += 1;
         lsb -= table.stride;
         mask = (1 << table.stride) - 1;
-        if (level === LAST && !this.dry) {
+        if (level === LAST && cls === TT && !this.dry) {
           this.hasTable = true;
           this.#areaHi = ipaHi;
           this.#areaLo = ipaLo | 0;
