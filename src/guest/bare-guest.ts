@@ -16,6 +16,7 @@ import {
   cfgiCd,
   cfgiCdAll,
   cfgiSte,
+  cfgiSteRange,
   command,
   type Command,
   sync,
@@ -190,9 +191,12 @@ export class BareGuest {
     this.#store(rootOf(root) + PAGE + ((BARE_PAGE >>> 12) & 0x1ff) * DESCRIPTOR_SIZE, words);
   }
 
-  /** CMD_CFGI_STE, or CMD_CFGI_ALL. */
-  invalidateSte(sid: number | undefined): void {
-    this.#issue(sid === undefined ? cfgiAll() : cfgiSte(sid));
+  /**
+   * CMD_CFGI_STE, or CMD_CFGI_ALL.
+   * @param log2 CMD_CFGI_STE_RANGE instead, of so many StreamIDs around this one.
+   */
+  invalidateSte(sid: number | undefined, log2 = 0): void {
+    this.#issue(sid === undefined ? cfgiAll() : log2 === 0 ? cfgiSte(sid) : cfgiSteRange(sid, log2));
   }
 
   /** CMD_CFGI_CD, or CMD_CFGI_CD_ALL. */
@@ -291,6 +295,12 @@ export class BareGuest {
 
 const steAddress = (table: number, sid: number): number => base + (table * BARE_SIDS + sid) * STE_SIZE;
 const rootOf = (space: number): number => AT.spaces + space * 2 * PAGE;
+/** The address space whose CD is at this guest-physical address, if one is. */
+export function bareSpaceOf(gpa: number): number | undefined {
+  const space = (gpa - AT.cds) / CD_SIZE;
+  return Number.isInteger(space) && space >= 0 && space < BARE_SPACES ? space : undefined;
+}
+
 const asidOf = (space: number): number => space + 1;
 
 function ste(choice: SteChoice, space: number): Uint32Array {

@@ -44,6 +44,14 @@ export function cfgiSte(sid: number): Command {
   return words;
 }
 
+/** @param log2 of how many StreamIDs around this one, 1..32. */
+export function cfgiSteRange(sid: number, log2: number): Command {
+  const words = command(OPCODE.CMD_CFGI_STE_RANGE);
+  CMD_CFGI_STE_RANGE.StreamID.set(words, sid);
+  CMD_CFGI_STE_RANGE.Range.set(words, log2 - 1);
+  return words;
+}
+
 export function cfgiAll(): Command {
   const words = command(OPCODE.CMD_CFGI_STE_RANGE);
   CMD_CFGI_STE_RANGE.Range.set(words, CFGI_ALL_RANGE);

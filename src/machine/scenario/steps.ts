@@ -248,10 +248,10 @@ export const STEPS = {
     }),
   },
   cfgi: {
-    about: 'issues CMD_CFGI_STE for a device, or CMD_CFGI_ALL',
+    about: 'issues CMD_CFGI_STE or CMD_CFGI_STE_RANGE for a device, or CMD_CFGI_ALL',
     guest: 'bare',
     short: 'device',
-    schema: v.strictObject({ device: v.optional(device) }),
+    schema: v.strictObject({ device: v.optional(device), log2: v.optional(integer(1, 31)) }),
   },
   'cfgi-cd': {
     about: 'issues CMD_CFGI_CD for a device, or CMD_CFGI_CD_ALL',
