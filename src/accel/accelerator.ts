@@ -59,6 +59,8 @@ export interface AcceleratorOptions {
   readonly trace?: Trace | undefined;
 }
 
+const NOBODY: readonly number[] = [];
+
 /** ID registers that the guest knows already. */
 function settled(ids: IdRegisters): Identity {
   const identity = new Identity(ids);
@@ -250,6 +252,11 @@ export class Accelerator implements StreamBackend {
   /** What became of events, by StreamID. */
   get eventsBySid(): EventBridge['bySid'] {
     return this.#bridge.bySid;
+  }
+
+  /** StreamIDs of the events that wait here for room in the guest's queue, in the order in which it will get them. */
+  get eventsWaiting(): readonly number[] {
+    return this.#bridge.backlog === 0 ? NOBODY : this.#bridge.waiting;
   }
 
   /** For the SMMU: takes CMD_RESUME and CMD_STALL_TERM. */

@@ -82,6 +82,11 @@ export class EventBridge implements QueueReader {
     return this.#backlog.length;
   }
 
+  /** StreamIDs of those, in the order in which the guest will get them. */
+  get waiting(): readonly number[] {
+    return this.#backlog.records.map((record) => EVENT_RECORD.StreamID.get(record));
+  }
+
   open(veventq: Veventq): void {
     this.#veventq = veventq;
     this.#reader.begin();
