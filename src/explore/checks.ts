@@ -1,7 +1,7 @@
 /** What must hold after every step, and at the end by use: the invariants, asked of a world. */
 
-import { BARE_RAM } from '../guest/bare-guest.ts';
 import { CMDQ_CONS, OFFSET } from '../spec/registers.ts';
+import { effectOf } from './attached-table.ts';
 import { pathOf } from './bench-host.ts';
 import type { ModelDevice, Reach } from './guest-model.ts';
 import { where } from './onlookers.ts';
@@ -71,19 +71,6 @@ function checkQueue(world: World): Problem | undefined {
 const show = (depth: number | undefined): string =>
   depth === undefined ? 'no vEVENTQ' : `a vEVENTQ of depth ${depth}`;
 
-/** What the STE as text, in the account of the kernel, does with DMA. */
-function effectOf(table: string | undefined): string | undefined {
-  if (table === undefined || table === 'nothing') return table === undefined ? undefined : 'none';
-  if (table === 'paging') return 'bypass';
-  const low = parseInt(table, 16);
-  const config = (low >>> 1) & 7;
-  if (config !== 5) return config === 4 ? 'bypass' : 'abort';
-  // A context descriptor that the guest cannot have written is a tripwire: it aborts, with an event.
-  const pointer = (low & ~0x3f) >>> 0;
-  const ofGuest = pointer >= BARE_RAM.base && pointer < BARE_RAM.base + BARE_RAM.size;
-  return ofGuest ? 'translate' : 'tripwire';
-}
-
 function checkAttachments(world: World): Problem | undefined {
   const { model, kernel, machine, devices } = world;
   const { failures, devices: shown } = machine.state;
@@ -101,6 +88,9 @@ function checkAttachments(world: World): Problem | undefined {
     const attached = effect === 'tripwire' ? 'abort' : effect;
     if (attached !== state.attached)
       return problem('attachment', `${name} is attached to ${attached}, and ${state.attached} is displayed.`);
+    // A tripwire is for a guest that hears of it; for another it would fill the host's log.
+    if (effect === 'tripwire' && !model.eventqEnabled && failures.size === 0)
+      return problem('attachment', `${name} is on a tripwire, and EVENTQEN=0.`);
     const allowed = model.attachments(device);
     // What cannot be done leaves a device without access, never with another one.
     if (failures.size > 0) allowed.add('abort').add('none');

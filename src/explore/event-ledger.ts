@@ -5,6 +5,7 @@
 
 import type { EventCounters } from '../accel/event-counters.ts';
 import type { GuestEvent } from '../guest/event.ts';
+import { EventTurns } from './event-turns.ts';
 import type { Problem } from './problem.ts';
 
 export class EventLedger {
@@ -17,12 +18,14 @@ export class EventLedger {
   /** Losses that were looked at, and whether the guest has to see an overflow because of them. */
   #losses = 0;
   #overflow = false;
+  readonly turns = new EventTurns();
 
   /** A device met a fault that the guest wants to hear of. */
   fault(type: string, sid: number, iova: bigint): void {
     const key = keyOf(type, sid, iova);
     this.#open.set(key, (this.#open.get(key) ?? 0) + 1);
     this.#faults += 1;
+    this.turns.fault(sid);
   }
 
   /**
@@ -31,6 +34,7 @@ export class EventLedger {
    */
   close(counters: Readonly<EventCounters>, listens: boolean): void {
     this.#open.clear();
+    this.turns.close();
     if (listens) this.#mark(counters);
     this.#losses = lossesOf(counters);
   }
@@ -59,6 +63,8 @@ export class EventLedger {
         };
       this.#open.set(key, open - 1);
       this.#delivered += 1;
+      const unfair = this.turns.delivered(sid);
+      if (unfair !== undefined) return unfair;
     }
     this.#seen = queue.length;
     return undefined;
@@ -98,7 +104,7 @@ export class EventLedger {
   text(counters: Readonly<EventCounters>): string {
     const open = [...this.#open].filter(([, count]) => count > 0).map(([key, count]) => `${key}${count}`);
     const under = this.#faults - this.#delivered - lossesOf(counters);
-    return `${open.sort().join()}/${under}/${this.#seen}/${Number(this.#overflow)}`;
+    return `${open.sort().join()}/${under}/${this.#seen}/${Number(this.#overflow)}/${this.turns.text}`;
   }
 }
 

@@ -3,67 +3,17 @@
  * shortest one. A state is kept as the way to it, and made again by playing that way, or by going on from another.
  */
 
-import type { Configuration } from './configurations.ts';
+import type { Configuration } from './configuration.ts';
 import { check, finish } from './checks.ts';
 import { fingerprint, stateText, type Fingerprint } from './fingerprint.ts';
-import { FingerprintMap } from './fingerprint-map.ts';
+import { KnownEdges } from './known-edges.ts';
+import { KnownStates } from './known-states.ts';
+import type { Exploration, ExploreOptions, Violation } from './exploration.ts';
 import type { Problem } from './problem.ts';
 import { type Move, possibleFailures, Walk } from './schedule.ts';
-import type { Action } from './world.ts';
-
-export interface ExploreOptions {
-  /** Events in a schedule, at most. */
-  readonly depth: number;
-  /** Asked now and then; true ends the exploration where it is. */
-  readonly stop?: () => boolean;
-  /** Told now and then how far it is. */
-  readonly progress?: (progress: Progress) => void;
-  /** Explores only the states beyond `depth` whose fingerprint falls to this share. */
-  readonly shard?: Shard;
-}
-
-export interface Shard {
-  /** From 1. */
-  readonly number: number;
-  readonly of: number;
-  /** Length of the schedules at which the states are shared out; all explore what is before. */
-  readonly depth: number;
-}
-
-export interface Progress {
-  /** Length of the schedules that are being tried. */
-  readonly depth: number;
-  readonly states: number;
-  readonly transitions: number;
-  /** States whose followers are still to be tried at this depth. */
-  readonly waiting: number;
-}
-
-export interface Violation {
-  readonly problem: Problem;
-  /** Events of the schedule by name, with the calls that failed. */
-  readonly schedule: readonly string[];
-  /** Steps from the very beginning. */
-  readonly actions: readonly Action[];
-  /** It showed only by use: the schedule needs the final check. */
-  readonly byUse: boolean;
-}
-
-export interface Exploration {
-  /** Every schedule of this many events was tried. */
-  readonly depth: number;
-  /** Why it ended: all states are known, the depth was reached, time was up, or something was found. */
-  readonly end: 'exhausted' | 'depth' | 'stopped' | 'violation';
-  readonly states: number;
-  readonly transitions: number;
-  /** New states by the length of the shortest schedule to them. */
-  readonly levels: readonly number[];
-  readonly violation: Violation | undefined;
-}
 
 /** Transitions between two looks at the clock. */
 const LOOK = 64;
-const ROOT = -1;
 /** Moves after which a walk ends, so that what a world keeps of its past stays small. */
 const LONGEST_WALK = 200;
 
@@ -79,31 +29,16 @@ interface Untried {
   readonly after: number;
 }
 
-/** A known way from one state to another. */
-interface Edge {
-  readonly move: number;
-  readonly to: number;
-}
-
 class Explorer {
   readonly #configuration: Configuration;
   readonly #options: ExploreOptions;
-  /** Numbers of the states by fingerprint. */
-  readonly #known = new FingerprintMap();
-  /** By number of the state: the state before, the move from there, and the fingerprint. */
-  readonly #parents: number[] = [];
-  readonly #moves: number[] = [];
-  readonly #prints: Fingerprint[] = [];
-  readonly #moveNumbers = new Map<string, number>();
-  readonly #moveList: Move[] = [];
+  readonly #known = new KnownStates();
   /** States whose followers are being tried: this one and those up to {@link #last}. */
   #first = 0;
   #last = 0;
   /** By number of the state: what is left to try, once a walk has been there. */
   readonly #untried = new Map<number, Untried[]>();
-  /** Where the moves of states led that are being tried, or were one level before. */
-  #edges = new Map<number, Edge[]>();
-  #edgesBefore = new Map<number, Edge[]>();
+  readonly #edges = new KnownEdges();
   #transitions = 0;
   #depth = 0;
   #waiting = 0;
@@ -120,27 +55,24 @@ class Explorer {
   run(): Exploration {
     const walk = new Walk(this.#configuration);
     const print = this.#print(walk);
-    this.#known.enter(print, 0);
-    this.#remember(ROOT, 0, print);
+    this.#known.enterFirst(print);
     const problem = check(walk.world) ?? finish(walk.world);
     if (problem !== undefined) this.#violation = this.#report(walk, problem, true);
     const levels = [1];
-    while (this.#depth < this.#limit && this.#first < this.#parents.length && !this.#over) {
-      this.#last = this.#parents.length;
+    while (this.#depth < this.#limit && this.#first < this.#known.count && !this.#over) {
+      this.#last = this.#known.count;
       this.#depth += 1;
       for (let state = this.#first; state < this.#last && !this.#over; state++) {
         this.#waiting = this.#last - state;
         if (this.#isMine(state)) this.#expand(state);
       }
       if (this.#over) this.#depth -= 1;
-      levels.push(this.#parents.length - this.#last);
+      levels.push(this.#known.count - this.#last);
       this.#first = this.#last;
       this.#untried.clear();
-      this.#edgesBefore = this.#edges;
-      this.#edges = new Map();
     }
     this.#violation ??= this.#suspected;
-    const exhausted = this.#first >= this.#parents.length;
+    const exhausted = this.#first >= this.#known.count;
     return {
       depth: this.#depth,
       end:
@@ -151,7 +83,7 @@ class Explorer {
             : exhausted
               ? 'exhausted'
               : 'depth',
-      states: this.#parents.length,
+      states: this.#known.count,
       transitions: this.#transitions,
       levels,
       violation: this.#violation,
@@ -171,7 +103,7 @@ class Explorer {
   #isMine(state: number): boolean {
     const { shard } = this.#options;
     if (shard === undefined || this.#depth !== shard.depth + 1) return true;
-    return this.#prints[state].hi % shard.of === shard.number - 1;
+    return this.#known.print(state).hi % shard.of === shard.number - 1;
   }
 
   /**
@@ -197,11 +129,12 @@ class Explorer {
       const next = untried.shift();
       if (next !== undefined) return this.#tryMove(at, walk, next, untried);
     }
-    const edge = (this.#edges.get(at) ?? this.#edgesBefore.get(at))?.find(({ to }) => this.#isLeft(to));
-    if (edge === undefined) return undefined;
-    walk.take(this.#moveList[edge.move]);
-    // Where it leads may depend on what is cached: the architecture leaves that open, and a state does not tell.
-    return this.#isIn(walk, edge.to) ? edge.to : undefined;
+    const way = this.#edges.way(at, (state) => this.#isLeft(state));
+    for (const { move, to } of way) {
+      walk.take(this.#known.move(move));
+      if (!this.#isIn(walk, to)) return undefined;
+    }
+    return way.at(-1)?.to;
   }
 
   /** Whether there is something left to try in a state at this depth. */
@@ -229,14 +162,9 @@ class Explorer {
       for (const { at, failure } of possibleFailures(walk.world.kernel.ioctls, after))
         untried.push({ move: { event: move.event, failures: [...move.failures, failure] }, after: at + 1 });
     const print = this.#print(walk);
-    const number = this.#numberOf(move);
-    const next = this.#parents.length;
-    const known = this.#known.enter(print, next);
-    const edges = this.#edges.get(state);
-    if (edges === undefined) this.#edges.set(state, [{ move: number, to: known ?? next }]);
-    else edges.push({ move: number, to: known ?? next });
-    if (known !== undefined) return known;
-    this.#remember(state, number, print);
+    const { number, to, isNew } = this.#known.enter(state, move, print);
+    this.#edges.add(state, { move: number, to });
+    if (!isNew) return to;
     const steps = walk.actions.length;
     const late = finish(walk.world);
     walk.actions.length = steps;
@@ -246,7 +174,7 @@ class Explorer {
 
   /** Whether a walk has just come from a state to which it went by the shortest way. */
   #isShortest(walk: Walk, state: number): boolean {
-    return walk.moves.length === this.#pathTo(state).length + 1;
+    return walk.moves.length === this.#known.pathTo(state).length + 1;
   }
 
   /** A problem showed by use after a move from a state: finds out whether it does by the shortest way too. */
@@ -278,33 +206,10 @@ class Explorer {
     return fingerprint(`${walk.text}\n${stateText(walk.world)}`);
   }
 
-  #remember(parent: number, move: number, print: Fingerprint): void {
-    this.#parents.push(parent);
-    this.#moves.push(move);
-    this.#prints.push(print);
-  }
-
-  #numberOf(move: Move): number {
-    const key = move.failures.length === 0 ? String(move.event) : JSON.stringify(move);
-    let number = this.#moveNumbers.get(key);
-    if (number === undefined) {
-      number = this.#moveList.push(move) - 1;
-      this.#moveNumbers.set(key, number);
-    }
-    return number;
-  }
-
-  #pathTo(state: number): Move[] {
-    const path: Move[] = [];
-    for (let at = state; this.#parents[at] !== ROOT; at = this.#parents[at])
-      path.push(this.#moveList[this.#moves[at]]);
-    return path.toReversed();
-  }
-
   /** Makes a state again. @returns undefined if it is not the same as the first time. */
   #replay(state: number): Walk | undefined {
     const walk = new Walk(this.#configuration);
-    for (const move of this.#pathTo(state)) walk.take(move);
+    for (const move of this.#known.pathTo(state)) walk.take(move);
     if (this.#isIn(walk, state)) return walk;
     this.#violation = this.#report(walk, ANOTHER_STATE, false);
     return undefined;
@@ -313,7 +218,7 @@ class Explorer {
   /** Whether a walk is in this state, as it has to be. */
   #isIn(walk: Walk, state: number): boolean {
     const print = this.#print(walk);
-    const { hi, lo } = this.#prints[state];
+    const { hi, lo } = this.#known.print(state);
     return print.hi === hi && print.lo === lo;
   }
 
@@ -332,7 +237,7 @@ class Explorer {
     if (this.#options.stop?.() === true) this.#stopped = true;
     this.#options.progress?.({
       depth: this.#depth,
-      states: this.#parents.length,
+      states: this.#known.count,
       transitions: this.#transitions,
       waiting: this.#waiting,
     });

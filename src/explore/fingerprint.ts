@@ -39,7 +39,9 @@ export function stateText(world: World): string {
       .join(),
   );
   parts.push(`${Number(world.overflow)}${Number(world.interrupted)}`);
-  parts.push(`${viommu !== undefined}${veventq?.depth}${veventq?.paused}${veventq?.backlog}`);
+  parts.push(
+    `${viommu !== undefined}${veventq?.depth}${veventq?.paused}${machine.accelerator.eventsWaiting.join()}`,
+  );
   for (const { name, vsid, attached, wanted, event, reported, why } of devices)
     parts.push(`${name}${vsid}${attached}${wanted}${event}${reported}${why}`);
   for (const [concern, { code }] of failures) parts.push(`${concern}${code}`);
@@ -47,6 +49,7 @@ export function stateText(world: World): string {
     `${world.host.tasks.map(({ label }) => label).join()}.${world.host.tasks.length}.${world.retries.length}`,
   );
   const objects = [...kernel.objects.values()].map(({ kind, table, value }) => `${kind}${table}${value}`);
+  parts.push(kernel.caches.text);
   parts.push(objects.sort().join(), [...kernel.files.values()].sort().join());
   for (const i of world.devices.keys()) parts.push(String(kernel.attachmentOf(pathOf(i))));
   return parts.join('\n');

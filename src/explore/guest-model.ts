@@ -8,58 +8,13 @@
  */
 
 import { BARE_SPACES, IDENTITY_FRAME, type SteChoice } from '../guest/bare-guest.ts';
+import { Versions } from './versions.ts';
 
 /** Where a read of the page goes: a frame, or nowhere. */
 export type Reach = number | 'abort';
 
 /** A Stream Table Entry, as far as the model tells them apart: `translate` with the number of the address space. */
 export type SteValue = Exclude<SteChoice, 'translate'> | number;
-
-/** Values of one structure that may be in force. */
-class Versions<T> {
-  /** What memory holds. */
-  now: T;
-  /** All that may be used. */
-  readonly live: Set<T>;
-  /** What has been there since an invalidation that is not complete yet. */
-  #since: Set<T> | undefined;
-
-  constructor(now: T) {
-    this.now = now;
-    this.live = new Set([now]);
-  }
-
-  store(value: T): void {
-    this.now = value;
-    this.live.add(value);
-    this.#since?.add(value);
-  }
-
-  /** The invalidation was issued. */
-  invalidate(): void {
-    this.#since = new Set([this.now]);
-  }
-
-  /** All invalidations so far are complete. */
-  complete(): void {
-    if (this.#since === undefined) return;
-    this.live.clear();
-    for (const value of this.#since) this.live.add(value);
-    this.#since = undefined;
-  }
-
-  /** Nothing but what memory holds is in force. */
-  collapse(): void {
-    this.#since = undefined;
-    this.live.clear();
-    this.live.add(this.now);
-  }
-
-  get text(): string {
-    const list = (set: ReadonlySet<T>): string => [...set].map(String).sort().join('.');
-    return `${String(this.now)}/${list(this.live)}${this.#since === undefined ? '' : `/${list(this.#since)}`}`;
-  }
-}
 
 /** A device in the model. */
 export class ModelDevice {
@@ -94,11 +49,6 @@ export class GuestModel {
   readonly #pages: (number | undefined)[] = [];
   /** What a walk for each ASID may have found. */
   readonly #walks: { live: Set<Reach>; since: Set<Reach> | undefined }[] = [];
-  /**
-   * Translations and CDs that a device has used, ever. They were cached, and whether they still are is for the host to
-   * prove: histories that differ in this are different states.
-   */
-  readonly #used = new Set<string>();
   /** Commands since the last CMD_SYNC, each once: what they are about may be equal, and how they are carried out not. */
   readonly #window = new Set<string>();
   #arrivals = 0;
@@ -125,6 +75,16 @@ export class GuestModel {
     let cd = this.#cds.get(key);
     if (cd === undefined) this.#cds.set(key, (cd = new Versions(this.#roots[space])));
     return cd;
+  }
+
+  /** The page tables that a CD names now. */
+  rootOf(space: number): number {
+    return this.#roots[space];
+  }
+
+  /** The root of this number maps the page. */
+  isMapped(root: number): boolean {
+    return this.#pages[root] !== undefined;
   }
 
   storeSte(sid: number, value: SteValue): void {
@@ -166,9 +126,10 @@ export class GuestModel {
   }
 
   /** The SMMU carries out a CFGI_STE: its port promises the new STE at once, the CDs are gone at the CMD_SYNC. */
-  invalidateSte(sid: number | undefined): void {
+  invalidateSte(sid: number | undefined, log2 = 0): void {
     for (const device of this.devices)
-      if (sid === undefined || device.sid === sid) {
+      // 4.3.2: a range is of 2^log2 StreamIDs, and begins at a multiple of that.
+      if (sid === undefined || device.sid >>> log2 === sid >>> log2) {
         this.#ste(device.sid).collapse();
         for (let space = 0; space < BARE_SPACES; space++) this.#cd(device.sid, space).invalidate();
       }
@@ -235,16 +196,6 @@ export class GuestModel {
     }
   }
 
-  /** A device has read the page, or tried to read what is not mapped. */
-  uses(device: ModelDevice, reach: Reach): void {
-    if (!this.smmuEnabled) return;
-    for (const ste of this.stesOf(device)) {
-      if (typeof ste !== 'number') continue;
-      this.#used.add(`${device.sid}@${ste}`);
-      if (reach !== 'abort') this.#used.add(`${ste}:${reach}`);
-    }
-  }
-
   /** The STEs that may be in force for a device, now that SMMUEN=1. */
   stesOf(device: ModelDevice): ReadonlySet<SteValue> {
     return this.isShadowed(device) ? NO_STE : this.#ste(device.sid).live;
@@ -268,8 +219,11 @@ export class GuestModel {
 
   /** Adds where a read goes under one STE. */
   reachesOf(ste: SteValue, into: Set<Reach>): void {
-    if (typeof ste === 'number') for (const reach of this.#walks[ste].live) into.add(reach);
-    else into.add(ste === 'bypass' ? IDENTITY_FRAME : 'abort');
+    if (typeof ste === 'number') {
+      for (const reach of this.#walks[ste].live) if (reach !== 'abort') into.add(reach);
+      // What is not mapped is not cached: only a walk of now ends so.
+      if (this.#findable(ste).has('abort')) into.add('abort');
+    } else into.add(ste === 'bypass' ? IDENTITY_FRAME : 'abort');
   }
 
   /** The one STE that is in force beyond doubt, if there is one. */
@@ -295,7 +249,7 @@ export class GuestModel {
     parts.push(this.#roots.join('.'), this.#pages.join('.'));
     for (const { live, since } of this.#walks)
       parts.push(`${listOf(live)}/${since === undefined ? '' : listOf(since)}`);
-    parts.push([...this.#used].sort().join(' '), [...this.#window].sort().join(' '));
+    parts.push([...this.#window].sort().join(' '));
     return parts.join('|');
   }
 }

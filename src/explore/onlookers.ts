@@ -89,8 +89,6 @@ export class Onlookers {
         const where = reach === 'abort' ? 'aborts' : `goes to frame ${reach}`;
         return { invariant, text: `In the middle of ${action.action}, a read by ${name} ${where}.` };
       }
-    for (const [i, raced] of this.#raced.entries())
-      for (const reach of raced) model.uses(model.devices[i], reach);
     return undefined;
   }
 

@@ -1,8 +1,8 @@
 /** What an exploration found, as a file; and the files of all shards put together. */
 
 import { hex32 } from '../bits/u64.ts';
-import type { Configuration } from './configurations.ts';
-import type { Exploration, ExploreOptions, Shard } from './explorer.ts';
+import type { Configuration } from './configuration.ts';
+import type { Exploration, ExploreOptions, Shard } from './exploration.ts';
 import { fingerprint } from './fingerprint.ts';
 import { INVARIANTS, type Invariant } from './problem.ts';
 import { scenarioText } from './scenario-text.ts';

@@ -1,7 +1,7 @@
 /** A schedule as a scenario file, for `vsmmu run` to play. */
 
-import type { Configuration } from './configurations.ts';
-import type { Violation } from './explorer.ts';
+import type { Configuration } from './configuration.ts';
+import type { Violation } from './exploration.ts';
 import { INVARIANTS } from './problem.ts';
 import type { Action } from './world.ts';
 

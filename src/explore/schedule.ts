@@ -1,7 +1,7 @@
 /** Schedules: what happened, in order, as the explorer writes it down and plays it again. */
 
 import type { ErrnoName } from '../iommufd/uapi/errno.ts';
-import type { Configuration } from './configurations.ts';
+import type { Configuration } from './configuration.ts';
 import type { Problem } from './problem.ts';
 import { type Action, World } from './world.ts';
 import type { Failure } from './watched-kernel.ts';
@@ -59,11 +59,13 @@ export class Walk {
     if (action === undefined) return undefined;
     // A driver does not outlive its machine.
     if (action.action === 'reset') this.programCounter = 0;
+    let problem: Problem | undefined;
+    for (const step of event.first ?? []) problem ??= this.#perform(step) ?? this.found;
     for (const { ioctl, errno, nth } of failures) {
       this.failuresLeft -= 1;
       this.#perform({ action: 'fail', args: { ioctl, errno, nth } });
     }
-    return this.#perform(action);
+    return problem ?? this.#perform(action);
   }
 
   #perform(action: Action): Problem | undefined {

@@ -5,6 +5,9 @@
 
 import { IOMMUFD_PATH } from '../iommufd/iommufd.ts';
 import type { Errno, Fd, Kernel, UserMemory, Watch } from '../iommufd/kernel.ts';
+import { COMMAND_WORDS } from '../spec/commands.ts';
+import { blameLast } from './blame-last.ts';
+import { HostCaches, wordsOf } from './host-caches.ts';
 import { errnoName, ERRNO, type ErrnoName } from '../iommufd/uapi/errno.ts';
 import {
   IOMMU_DESTROY,
@@ -51,6 +54,8 @@ interface Armed {
 
 export class WatchedKernel implements Kernel {
   readonly #host: Kernel;
+  /** What the host may have cached. */
+  readonly caches = new HostCaches();
   /** By id. A device is not in here: it lives as long as its file. */
   readonly objects = new Map<number, SeenObject>();
   /** Open files by descriptor: the path, or what they are. */
@@ -108,7 +113,7 @@ export class WatchedKernel implements Kernel {
     if (errno !== 0) this.#refused(`close ${this.files.get(fd) ?? fd}`, errno);
     const path = this.files.get(fd);
     this.files.delete(fd);
-    this.attached.delete(fd);
+    if (this.attached.delete(fd)) this.caches.installed(path ?? '');
     const id = this.#idOf.get(fd);
     this.#idOf.delete(fd);
     if (id !== undefined && path !== 'veventq') {
@@ -119,7 +124,7 @@ export class WatchedKernel implements Kernel {
     }
     // Objects live as long as `/dev/iommu`, or a queue of it, is open.
     if (![...this.files.values()].some((file) => file === IOMMUFD_PATH || file === 'veventq'))
-      this.objects.clear();
+      this.#allGone();
     return errno;
   }
 
@@ -244,24 +249,49 @@ export class WatchedKernel implements Kernel {
       case IOMMU_DESTROY.request:
         this.#destroyed(IOMMU_DESTROY.decode(arg).id);
         break;
+      case IOMMU_HWPT_INVALIDATE.request: {
+        const { data_uptr, entry_num } = IOMMU_HWPT_INVALIDATE.decode(arg);
+        const bytes = this.#bytes.get(data_uptr);
+        if (bytes === undefined) break;
+        const words = wordsOf(bytes, entry_num);
+        for (let at = 0; at < words.length; at += COMMAND_WORDS)
+          this.caches.invalidated(words, at, (vsid) => this.#pathOfVsid(vsid));
+        break;
+      }
       case VFIO_DEVICE_BIND_IOMMUFD.request:
         this.#idOf.set(fd, VFIO_DEVICE_BIND_IOMMUFD.decode(arg).out_devid);
         this.attached.set(fd, 0);
         break;
       case VFIO_DEVICE_ATTACH_IOMMUFD_PT.request:
         this.attached.set(fd, VFIO_DEVICE_ATTACH_IOMMUFD_PT.decode(arg).pt_id);
+        this.caches.installed(this.files.get(fd) ?? '');
         break;
       case VFIO_DEVICE_DETACH_IOMMUFD_PT.request:
         this.attached.set(fd, 0);
+        this.caches.installed(this.files.get(fd) ?? '');
         break;
       default:
     }
   }
 
+  #allGone(): void {
+    this.objects.clear();
+    this.caches.stage2Gone();
+  }
+
   /** An id that is free may be another object's soon. */
   #destroyed(id: number): void {
+    if (this.objects.get(id)?.kind === 'hwpt_paging') this.caches.stage2Gone();
     this.objects.delete(id);
     for (const [device, vdevice] of this.#vdeviceOf) if (vdevice === id) this.#vdeviceOf.delete(device);
+  }
+
+  #pathOfVsid(vsid: number): string | undefined {
+    for (const [fd, path] of this.files) {
+      const vdevice = this.#vdeviceOf.get(this.#idOf.get(fd) ?? 0);
+      if (vdevice !== undefined && this.objects.get(vdevice)?.value === vsid) return path;
+    }
+    return undefined;
   }
 
   #words(address: bigint): string {
@@ -270,13 +300,4 @@ export class WatchedKernel implements Kernel {
     const view = new DataView(bytes.buffer, bytes.byteOffset);
     return [0, 4, 8, 12].map((at) => view.getUint32(at, true).toString(16)).join(':');
   }
-}
-
-/**
- * Says that the last command was the bad one, as Linux does after it has looked at all of them: those before it were
- * not carried out either, for they wait for the end of the batch.
- */
-function blameLast(arg: Uint8Array): void {
-  const count = IOMMU_HWPT_INVALIDATE.get(arg, 'entry_num');
-  IOMMU_HWPT_INVALIDATE.set(arg, 'entry_num', Math.max(count - 1, 0));
 }

@@ -1,6 +1,8 @@
 import { describe, expect, it } from 'vitest';
-import { CONFIGURATIONS, type Configuration } from '../../src/explore/configurations.ts';
-import { explore, type ExploreOptions } from '../../src/explore/explorer.ts';
+import type { Configuration } from '../../src/explore/configuration.ts';
+import { CONFIGURATIONS } from '../../src/explore/configurations.ts';
+import type { ExploreOptions } from '../../src/explore/exploration.ts';
+import { explore } from '../../src/explore/explorer.ts';
 import {
   MergeError,
   mergeResults,
@@ -19,10 +21,12 @@ const DEPTHS: Readonly<Record<string, number>> = {
   storm: 4,
   caches: 2,
   commands: 2,
+  contexts: 2,
   buses: 2,
   race: 2,
   driver: 9,
-  failures: 1,
+  failures: 2,
+  again: 1,
 };
 
 describe('of a small machine every order is right', () => {

@@ -1,6 +1,8 @@
 import { beforeEach, describe, expect, it, vi } from 'vitest';
 import type { Desired, GuestState } from '../../src/accel/desired.ts';
-import { CONFIGURATIONS, type Configuration } from '../../src/explore/configurations.ts';
+import { tripwire } from '../../src/accel/tripwire.ts';
+import type { Configuration } from '../../src/explore/configuration.ts';
+import { CONFIGURATIONS } from '../../src/explore/configurations.ts';
 import { explore } from '../../src/explore/explorer.ts';
 import type { Invariant } from '../../src/explore/problem.ts';
 import { runBareScenario } from '../../src/explore/replay.ts';
@@ -285,6 +287,64 @@ const MUTANTS: readonly {
           return 0;
         });
       },
+    },
+  },
+  {
+    name: 'a flush after a reset that the host refused counts as done',
+    where: 'caches',
+    only: ['page 0: nothing', 'reset', 'set up', 'SMMUEN=1', 'unplug nic0', 'plug nic0'],
+    schedule: ['page 0: nothing', 'reset (IOMMU_HWPT_INVALIDATE 1: EIO)', 'set up', 'SMMUEN=1'],
+    invariant: 'isolation',
+    mutant: {
+      options: (options) => {
+        intercept(options, IOMMU_HWPT_INVALIDATE.request, (arg, go) => {
+          const count = IOMMU_HWPT_INVALIDATE.get(arg, 'entry_num');
+          go();
+          IOMMU_HWPT_INVALIDATE.set(arg, 'entry_num', count);
+          return 0;
+        });
+      },
+    },
+  },
+  {
+    name: 'of a range of STEs only the first is looked at',
+    where: 'pair',
+    only: ['plug nic1', 'SMMUEN=1', 'STE nic1 translate 0', 'CFGI_STE_RANGE nic0'],
+    schedule: ['plug nic1', 'SMMUEN=1', 'STE nic1 translate 0', 'CFGI_STE_RANGE nic0'],
+    invariant: 'attachment',
+    mutant: {
+      machine: ({ accelerator }) => {
+        const changed = accelerator.streamsChanged.bind(accelerator);
+        accelerator.streamsChanged = (first, last) => changed(first, last - first === 31 ? first : last);
+      },
+    },
+  },
+  {
+    name: 'the vEVENTQ is made anew when one of the devices goes',
+    where: 'pair',
+    only: ['plug nic0', 'plug nic1', 'unplug nic0', 'EVENTQEN=1'],
+    schedule: ['plug nic0', 'plug nic1', 'EVENTQEN=1'],
+    invariant: 'veventq',
+    mutant: {
+      desired: () => (right) => ({
+        ...right,
+        veventq: right.veventq && { ...right.veventq, baseLo: right.streams.length },
+      }),
+    },
+  },
+  {
+    name: 'an event is asked for that nobody listens to',
+    where: 'queue',
+    only: ['plug nic0', 'STE nic0 invalid', 'CFGI_STE nic0', 'EVENTQEN=1'],
+    schedule: ['plug nic0', 'STE nic0 invalid'],
+    invariant: 'attachment',
+    mutant: {
+      desired: () => (right) => ({
+        ...right,
+        streams: right.streams.map((stream) =>
+          stream.event === 0 ? stream : { ...stream, target: tripwire(0x810_0000) },
+        ),
+      }),
     },
   },
   {

@@ -2,8 +2,10 @@
 
 import { accessSync, constants, readFileSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { CONFIGURATIONS, type Configuration } from '../../explore/configurations.ts';
-import { explore as exploreAll, type Progress, type Shard } from '../../explore/explorer.ts';
+import type { Configuration } from '../../explore/configuration.ts';
+import { CONFIGURATIONS } from '../../explore/configurations.ts';
+import type { Progress, Shard } from '../../explore/exploration.ts';
+import { explore as exploreAll } from '../../explore/explorer.ts';
 import { INVARIANTS } from '../../explore/problem.ts';
 import { mergeResults, RESULT_FORMAT, resultOf, type ResultEntry } from '../../explore/result.ts';
 import { EXIT, UsageError } from '../exit.ts';
