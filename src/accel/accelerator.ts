@@ -269,10 +269,12 @@ export class Accelerator implements StreamBackend {
     return this.#faults.pageResponses;
   }
 
-  streamsChanged(firstSid: number, lastSid: number): void {
+  streamsChanged(firstSid: number, lastSid: number): boolean {
     this.#faults.invalidated();
+    this.#invalidator.dropCds(firstSid, lastSid);
     if (this.#plugged.forgetStes(firstSid, lastSid))
       this.#run(`streams 0x${firstSid.toString(16)}..0x${lastSid.toString(16)} changed`);
+    return this.#invalidator.isDue;
   }
 
   invalidate(batch: CommandBatch): InvalidateStatus {

@@ -10,6 +10,7 @@ import type { VfioDevice } from '../iommufd/vfio-device.ts';
 import type { Viommu } from '../iommufd/viommu.ts';
 import type { AddressSpace, SpaceUser } from './address-space.ts';
 import { ABORT, type DesiredQueue, type Target } from './desired.ts';
+import { SeenCd } from './seen-cd.ts';
 import { tripwire, type DueEvent } from './tripwire.ts';
 
 /** A nested page table of the vIOMMU. Streams with the same target share one. */
@@ -30,6 +31,10 @@ export class ActualStream {
   table: NestedTable | undefined;
   /** The kernel notes a stream's vSID when it attaches a table: this is the one it noted, under which events come. */
   notedVsid: number | undefined;
+  /** The guest said that its CDs may have changed (4.3.1), and the host has not dropped them: due at the CMD_SYNC. */
+  cdsDue = false;
+  /** Its CD when the host last dropped it. */
+  readonly cd = new SeenCd();
   /** Its context descriptors may be cached from before: they must go before it translates. */
   flush = true;
   /**

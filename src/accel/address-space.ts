@@ -83,6 +83,12 @@ export class AddressSpace {
     this.#ram.push(ram);
   }
 
+  /** Guest RAM itself, `size` bytes of it; undefined if they are not in one piece that was added. */
+  ram(gpa: number, size: number): Uint8Array | undefined {
+    const ram = this.#ram.find((piece) => gpa >= piece.gpa && gpa + size <= piece.gpa + piece.bytes.length);
+    return ram?.bytes.subarray(gpa - ram.gpa, gpa - ram.gpa + size);
+  }
+
   /** Removes RAM that was added with this address, and unmaps it. @throws HostError; it is then still mapped. */
   removeRam(gpa: number): void {
     const at = this.#ram.findIndex((ram) => ram.gpa === gpa);

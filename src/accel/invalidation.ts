@@ -53,6 +53,8 @@ export class Invalidator {
   limits: CommandLimits;
   readonly #actual: Actual;
   readonly #abandon: () => void;
+  /** Streams whose CDs are dropped by what was collected last. */
+  readonly #due: ActualStream[] = [];
 
   /** @param abandon takes every stream off its translation, and flushes before any gets it back. */
   constructor(actual: Actual, limits: CommandLimits, abandon: () => void) {
@@ -61,14 +63,40 @@ export class Invalidator {
     this.#abandon = abandon;
   }
 
-  /** See {@link import('../smmu/ports.ts').StreamBackend.invalidate}. */
+  /**
+   * 4.3.1: CFGI_STE drops the CDs as well. Where the STE turns out to be another one its installation does that; for the
+   * others it is due at the next CMD_SYNC, if they can have changed.
+   */
+  dropCds(firstSid: number, lastSid: number): void {
+    const { space, streams } = this.#actual;
+    for (const stream of streams.values()) {
+      const { vdevice, table, cd } = stream;
+      if (vdevice === undefined || vdevice.vsid < firstSid || vdevice.vsid > lastSid) continue;
+      if (table?.target.kind === 'translate' && !cd.isSame(space, table.target)) stream.cdsDue = true;
+    }
+  }
+
+  /** CDs of a stream that translates have to be dropped at the next CMD_SYNC, whatever else is. */
+  get isDue(): boolean {
+    return this.#countDue() > 0;
+  }
+
+  #countDue(): number {
+    let count = 0;
+    for (const stream of this.#actual.streams.values()) if (areCdsDue(stream)) count++;
+    return count;
+  }
+
+  /** See {@link import('../smmu/ports.ts').StreamBackend.invalidate}. CDs that are due go before the batch. */
   invalidate(batch: CommandBatch): InvalidateStatus {
     let status: InvalidateStatus = INVALIDATE.Complete;
-    for (let first = 0; first < batch.count; first += INVALIDATE_CAPACITY) {
+    let due = this.#countDue();
+    for (let first = 0; first < batch.count || due > 0; due = this.#countDue()) {
       // A flush that is due covers all of it, and until it is done nothing translates.
       if (this.#actual.viommu === undefined || this.#actual.flushAll) return status;
-      const last = Math.min(first + INVALIDATE_CAPACITY, batch.count);
+      const last = Math.min(first + Math.max(INVALIDATE_CAPACITY - due, 0), batch.count);
       if (this.#piece(batch, first, last) !== INVALIDATE.Complete) status = INVALIDATE.AtcInvTimeout;
+      first = last;
     }
     return status;
   }
@@ -78,27 +106,45 @@ export class Invalidator {
     let errno = 0;
     if (this.#actual.repeatTlbiCfgi) errno = this.#sendOnce(this.#collect(batch, first, last, NOT_ATC));
     const count = this.#collect(batch, first, last, ALL);
-    this.counters.skipped += last - first - count;
+    this.counters.skipped += last - first - (count - this.#due.length);
     if (errno === 0) errno = this.#sendOnce(count);
-    if (errno === 0) {
-      this.counters.sent += count;
-      return INVALIDATE.Complete;
+    let status: InvalidateStatus = INVALIDATE.Complete;
+    if (errno === 0) this.counters.sent += count;
+    else {
+      this.counters.failed++;
+      status = this.#recover(batch, first, last, errno);
     }
-    this.counters.failed++;
-    return this.#recover(batch, first, last, errno);
+    // Done, or done by other means.
+    for (const stream of this.#due) stream.cdsDue = false;
+    return status;
   }
 
   /** Canonical commands into the vIOMMU's buffer. @returns how many. */
   #collect(batch: CommandBatch, first: number, last: number, wanted: (kind: CommandKind) => boolean): number {
     const { commands } = this.#actual.viommu!;
     let count = 0;
+    if (wanted(COMMAND_KIND.Cfgi)) {
+      this.#due.length = 0;
+      for (const stream of this.#actual.streams.values()) {
+        if (!areCdsDue(stream) || count === INVALIDATE_CAPACITY) continue;
+        this.#due.push(stream);
+        this.#dropsCds(stream);
+        putCfgiCdAll(commands, count++, stream.vdevice!.vsid);
+      }
+    }
     for (let i = first; i < last; i++) {
       const at = i * COMMAND_WORDS;
       const kind = commandKind(batch.words, at);
       if (!wanted(kind) || !this.#concerns(kind, batch.words, at)) continue;
+      if (kind === COMMAND_KIND.Cfgi) this.#dropsCds(this.#actual.streamOf(commandSid(batch.words, at))!);
       if (canonicalise(batch.words, at, commands, count * COMMAND_WORDS, this.limits)) count++;
     }
     return count;
+  }
+
+  /** A command that is about to go to the host drops a CD of a stream that translates, or all. */
+  #dropsCds({ cd, table }: ActualStream): void {
+    cd.look(this.#actual.space, table!.target);
   }
 
   /** Whether the host can have cached what the command names. The kernel knows a StreamID only by its vDEVICE. */
@@ -150,8 +196,10 @@ export class Invalidator {
     commands.fill(0, 0, COMMAND_WORDS);
     COMMAND.Opcode.set(commands, OPCODE.CMD_TLBI_NH_ALL);
     let count = 1;
-    for (const { vdevice, table } of this.#actual.streams.values()) {
+    for (const stream of this.#actual.streams.values()) {
+      const { vdevice, table } = stream;
       if (vdevice === undefined || table?.target.kind !== 'translate') continue;
+      this.#dropsCds(stream);
       if (count === INVALIDATE_CAPACITY) {
         if (this.#send(count) !== 0) return false;
         count = 0;
@@ -166,6 +214,9 @@ export class Invalidator {
     this.#abandon();
   }
 }
+
+const areCdsDue = ({ cdsDue, vdevice, table }: ActualStream): boolean =>
+  cdsDue && vdevice !== undefined && table?.target.kind === 'translate';
 
 /** The device may hold translations of its own: the kernel enables ATS for a bypass, and for a guest that asks for it. */
 function mayCacheAts(stream: ActualStream): boolean {

@@ -164,7 +164,10 @@ function settle(actual: Actual, stream: ActualStream, want: DesiredStream): void
 }
 
 function attach(actual: Actual, stream: ActualStream, to: NestedTable): void {
+  stream.cd.look(actual.space, to.target);
   stream.vfio.attach(to.hwpt.id);
+  // 4.3.1: the kernel has told the hardware of another STE, which drops its CDs.
+  stream.cdsDue = false;
   actual.forgetFaults(stream);
   stream.table = to;
   stream.notedVsid = stream.vdevice?.vsid;

@@ -84,6 +84,8 @@ export class CommandQueue {
   readonly #fetched = new Uint32Array(STRETCH_COMMANDS * COMMAND_WORDS);
   /** With a backend, invalidations stay here until the CMD_SYNC. */
   readonly #batch = new PendingBatch();
+  /** The backend has something left for the CMD_SYNC, whether or not a command comes in between. */
+  #backendWaits = false;
   /** A piece of the window that was handed over before its CMD_SYNC met an ATC_INV without an answer. */
   #atcTimeout = false;
   #running = false;
@@ -136,6 +138,7 @@ export class CommandQueue {
   /** Forgets what was consumed and not yet completed, and the queue. */
   reset(): void {
     this.#batch.count = 0;
+    this.#backendWaits = false;
     this.#atcTimeout = false;
     this.rebase();
   }
@@ -217,8 +220,8 @@ export class CommandQueue {
         this.#collect(words, at);
         continue;
       }
-      if (action === SYNC && (words[at] & SIGNAL) === 0 && this.#batch.count === 0 && !this.#atcTimeout)
-        continue;
+      const nothingLeft = this.#batch.count === 0 && !this.#backendWaits && !this.#atcTimeout;
+      if (action === SYNC && (words[at] & SIGNAL) === 0 && nothingLeft) continue;
       // From here on somebody may be called who looks at CONS, or changes everything.
       this.#consume(first + i);
       if (action !== SYNC) legality.strip(words, at);
@@ -338,7 +341,7 @@ export class CommandQueue {
     this.#target.invalidate(words, at);
     // What came before in this window has to come before for the backend too.
     if (this.#batch.count > 0) this.#flush();
-    this.#backend.streamsChanged(first, Math.min(last, this.#maxSid));
+    if (this.#backend.streamsChanged(first, Math.min(last, this.#maxSid)) === true) this.#backendWaits = true;
   }
 
   /** Keeps a command until the CMD_SYNC. */
@@ -352,12 +355,13 @@ export class CommandQueue {
 
   /** Hands the collected commands over. An unanswered ATC_INV is remembered for the CMD_SYNC. */
   #flush(): void {
+    this.#backendWaits = false;
     if (this.#backend.invalidate(this.#batch) === INVALIDATE.AtcInvTimeout) this.#atcTimeout = true;
     this.#batch.count = 0;
   }
 
   #sync(): number {
-    if (this.#batch.count > 0) this.#flush();
+    if (this.#batch.count > 0 || this.#backendWaits) this.#flush();
     if (!this.#atcTimeout) return CERROR.NONE;
     // 4.7.3: not consumed, no signal; the next CMD_SYNC completes what else there was.
     this.#atcTimeout = false;

@@ -41,10 +41,13 @@ export interface StreamBackend {
    * The configuration of StreamIDs first..last (inclusive) may have changed: CFGI_STE*, CFGI_ALL, SMMUEN, GBPA,
    * stream-table registers, reset. When this returns, these streams use what the guest's memory and registers now
    * say, or are aborted if that could not be done. It does not throw.
+   * @returns whether something is left for {@link invalidate} at the next CMD_SYNC, even if no command comes before it:
+   *   CFGI_STE drops the CDs too (4.3.1).
    */
-  streamsChanged(firstSid: number, lastSid: number): void;
+  streamsChanged(firstSid: number, lastSid: number): boolean | void;
   /**
-   * Carries out TLBI_*, CFGI_CD* and ATC_INV commands at a CMD_SYNC (or when the batch is full). It does not throw:
+   * Carries out TLBI_*, CFGI_CD* and ATC_INV commands at a CMD_SYNC (or when the batch is full), and what is left of
+   * {@link streamsChanged}. The batch may be empty then. It does not throw:
    * if the host refuses, the backend makes sure by other means that no stale translation survives.
    */
   invalidate(batch: CommandBatch): InvalidateStatus;

@@ -228,8 +228,9 @@ const MUTANTS: readonly {
         const changed = accelerator.streamsChanged.bind(accelerator);
         let enabled = false;
         accelerator.streamsChanged = (first, last) => {
-          if (first === last || !smmu.smmuEnabled || !enabled) changed(first, last);
+          const left = (first === last || !smmu.smmuEnabled || !enabled) && changed(first, last);
           enabled = smmu.smmuEnabled;
+          return left;
         };
       },
     },
