@@ -4,6 +4,7 @@
  * drops the CDs too (4.3.1), then needs no call (docs/decisions/0043-cfgi-ste-and-cds.md).
  */
 
+import { joinNumber } from '../bits/u64.ts';
 import { CD_SIZE } from '../spec/cd.ts';
 import { STE } from '../spec/ste.ts';
 import type { AddressSpace } from './address-space.ts';
@@ -32,7 +33,5 @@ function cdOf(space: AddressSpace, { kind, ste }: Target): Uint8Array | undefine
   if (kind !== 'translate') return undefined;
   if (STE.S1CDMax.of(ste[STE.S1CDMax.word]) !== 0) return undefined;
   const { loMask, hiMask, word } = STE.S1ContextPtr;
-  const lo = (ste[word] & loMask) >>> 0;
-  const hi = (ste[word + 1] & hiMask) >>> 0;
-  return space.ram(hi * 2 ** 32 + lo, CD_SIZE);
+  return space.ram(joinNumber(ste[word + 1] & hiMask, ste[word] & loMask), CD_SIZE);
 }

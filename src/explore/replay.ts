@@ -1,9 +1,7 @@
 /** Plays a scenario for a bare guest, and checks after every step all that the explorer checks. */
 
 import type { ReconcileReport } from '../accel/report.ts';
-import { describeCall } from '../accel/call-sentences.ts';
-import { callArguments, callResult } from '../accel/report.ts';
-import type { Reporter } from '../machine/report.ts';
+import { reportOperations, type Reporter } from '../machine/report.ts';
 import { eventAccount, type EventAccount } from '../machine/event-account.ts';
 import { describeStep } from '../machine/scenario/describe.ts';
 import { compare, type ObservedEvent } from '../machine/scenario/expectations.ts';
@@ -136,14 +134,7 @@ class Replay {
   }
 
   #reconciled({ operations }: ReconcileReport): void {
-    for (const call of operations)
-      this.#report({
-        kind: 'operation',
-        operation: call.operation,
-        text: describeCall(call),
-        detail: callArguments(call),
-        result: callResult(call),
-      });
+    reportOperations(this.#report, operations);
   }
 
   #deviceOf(sid: number): string | undefined {

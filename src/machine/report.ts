@@ -1,5 +1,7 @@
 /** What a run tells the outside, as it happens: one object a fact. `--json` prints them as they are. */
 
+import { describeCall } from '../accel/call-sentences.ts';
+import { callArguments, callResult, type ReconcileReport } from '../accel/report.ts';
 import type { WalkExplanation } from '../explain/walk/walk.ts';
 import type { EventAccount } from './event-account.ts';
 
@@ -76,3 +78,15 @@ export type RunEvent =
   | { readonly kind: 'end'; readonly cases: number; readonly expectations: number; readonly failed: number };
 
 export type Reporter = (event: RunEvent) => void;
+
+/** Tells of each call that a reconcile made to the host. */
+export function reportOperations(report: Reporter, operations: ReconcileReport['operations']): void {
+  for (const call of operations)
+    report({
+      kind: 'operation',
+      operation: call.operation,
+      text: describeCall(call),
+      detail: callArguments(call),
+      result: callResult(call),
+    });
+}

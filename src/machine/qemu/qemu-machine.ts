@@ -3,8 +3,7 @@
  * each register access, so nothing here ever waits for QEMU.
  */
 
-import { describeCall } from '../../accel/call-sentences.ts';
-import { callArguments, callResult, type ReconcileReport } from '../../accel/report.ts';
+import type { ReconcileReport } from '../../accel/report.ts';
 import { HostError } from '../../iommufd/errors.ts';
 import { ERRNO } from '../../iommufd/uapi/errno.ts';
 import { TearFreeMemory } from '../../memory/memory.ts';
@@ -21,7 +20,7 @@ import { TraceRing } from '../../trace/trace-ring.ts';
 import { Machine } from '../machine.ts';
 import { eventAccount } from '../event-account.ts';
 import { metricsOf } from '../metrics.ts';
-import type { RunEvent } from '../report.ts';
+import { reportOperations, type RunEvent } from '../report.ts';
 import { Scheduler } from '../scheduler.ts';
 import type { DmaArgument, Observation, PlugArgument, Snapshot, WorkerStart } from './protocol.ts';
 import { QemuSlot } from './qemu-slot.ts';
@@ -199,14 +198,7 @@ export class QemuMachine {
   /** Tells of what changed; a booting guest causes hundreds of reconciles that change nothing to speak of. */
   #reconciled({ operations, queue, eventqEnabled, viommu, veventq }: ReconcileReport): void {
     this.#ioctls += operations.length;
-    for (const call of operations)
-      this.#report({
-        kind: 'operation',
-        operation: call.operation,
-        text: describeCall(call),
-        detail: callArguments(call),
-        result: callResult(call),
-      });
+    reportOperations(this.#report, operations);
     const attached = Object.fromEntries(this.#machine.state.devices.map((d) => [d.name, d.attached]));
     const summary = JSON.stringify([attached, eventqEnabled, viommu, veventq]);
     if (summary === this.#attached) return;

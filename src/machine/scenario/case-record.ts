@@ -1,11 +1,10 @@
 /** What has happened in a case: told to the reporter at once, and kept for the expectations of later steps. */
 
-import { callArguments, callResult, type QueueReport, type ReconcileReport } from '../../accel/report.ts';
-import { describeCall } from '../../accel/call-sentences.ts';
+import type { QueueReport, ReconcileReport } from '../../accel/report.ts';
 import type { GuestEvent } from '../../guest/event.ts';
 import type { ReferenceGuest } from '../../guest/reference-guest.ts';
 import type { Machine } from '../machine.ts';
-import type { Reporter } from '../report.ts';
+import { reportOperations, type Reporter } from '../report.ts';
 import { compare, type Observed, type ObservedEvent, type Verdict } from './expectations.ts';
 import type { ScenarioDevice } from './parse.ts';
 import type { Expectation } from './steps.ts';
@@ -39,14 +38,7 @@ export class CaseRecord {
     const changed = queue.change !== 'kept' && queue.change !== 'absent';
     if (this.#queueReport === undefined || changed) this.#queueReport = queue;
     this.#ioctls += operations.length;
-    for (const call of operations)
-      this.#report({
-        kind: 'operation',
-        operation: call.operation,
-        text: describeCall(call),
-        detail: callArguments(call),
-        result: callResult(call),
-      });
+    reportOperations(this.#report, operations);
   }
 
   sawEvent(event: GuestEvent): void {
